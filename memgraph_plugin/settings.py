@@ -1,0 +1,32 @@
+"""Settings, read once at the edges (CLI, deployable graphs, servers) and passed in; nothing below reads the environment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+from pydantic import Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every field is an environment variable with the prefix MEMGRAPH_PLUGIN_."""
+
+    model_config = SettingsConfigDict(env_prefix="MEMGRAPH_PLUGIN_", frozen=True, extra="ignore")
+
+    dsn: SecretStr | None = Field(None, description="Postgres to use; unset: a private one is started")
+    db_schema: str = Field("memgraph_plugin", description="Postgres schema that holds the tables")
+    data_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("memgraph-plugin"), description="the private Postgres"
+    )
+    cache_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_cache_path("memgraph-plugin"), description="pulled models"
+    )
+    chat_model: str | None = Field(None, description='"openai:...", "local:<name or path>"; unset: none')
+    base_url: str | None = Field(None, description="base URL of an OpenAI-compatible server")
+    embeddings: str = Field("local:minilm", description='"openai:...", "local:<name or path>" or "none"')
+    language: str = Field("english", description="Postgres text search configuration of new memories")
+    policy: Literal["rules", "model"] = Field("rules", description="who decides what to remember")
+    k: int = Field(10, ge=1, description="memories recalled a turn, at most")
+    token_budget: int = Field(1200, ge=1, description="tokens of memory injected a turn, at most")

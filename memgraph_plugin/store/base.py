@@ -1,0 +1,128 @@
+"""What every memory store promises, and the pure parts that all of them share.
+
+A `MemoryStore` is a LangGraph `BaseStore` (get, put, search, delete, list_namespaces, batch) with the memory
+operations beside it: `apply`, `recall`, `history`. Each has an async twin with LangGraph's `a` prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import re
+import uuid
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import (
+    BaseStore,
+    InvalidNamespaceError,
+    Op,
+    PutOp,
+    Result,
+    get_text_at_path,
+    tokenize_path,
+    validate_op_namespace,
+)
+
+from memgraph_plugin.errors import EmbeddingMismatch, InvalidValue
+from memgraph_plugin.types import Hit, Insert, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+
+MAX_OPERATIONS = 20_000
+"""Operations in one batch, at most."""
+
+
+class MemoryStore(BaseStore):
+    """A LangGraph store that decides nothing and forgets nothing: versions, a log, and search that finds.
+
+    `embeddings` is None for a store that ranks by words alone.
+    """
+
+    embeddings: Embeddings | None
+
+    @abstractmethod
+    def apply(
+        self,
+        namespace: Namespace,
+        operations: Sequence[Operation],
+        *,
+        idempotency_key: str | None = None,
+        actor: str = "",
+        policy: str = "",
+    ) -> Receipts:
+        """Apply operations to one namespace in one transaction, and log them.
+
+        An operation that cannot be applied (`not_found`, `version_conflict`, `key_exists`, `duplicate_key`)
+        is listed as rejected and the others are applied. A batch whose `idempotency_key` was seen before in this
+        namespace is not applied again: its first receipts come back with `replayed=True`.
+
+        Raises:
+            InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
+            InvalidValue: a value or text is not storable; nothing was applied.
+            EmbeddingMismatch: a given embedding has another dimension than the store's; nothing was applied.
+            StoreError: the database failed; nothing was applied.
+        """
+
+    @abstractmethod
+    def recall(
+        self,
+        namespace: Namespace,
+        query: str,
+        *,
+        k: int = 10,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangGraph's name
+        token_budget: int | None = None,
+    ) -> list[Hit]:
+        """The `k` memories of exactly this namespace that best answer `query`, best first.
+
+        Cosine of the vectors and BM25 within the namespace, each as a z-score, summed, and smoothed over a
+        session's neighbours. With `token_budget`, hits are taken in order as long as they fit.
+        """
+
+    @abstractmethod
+    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        """Every version of a memory, oldest first, also of one that was deleted.
+
+        Raises:
+            MemoryNotFound: there never was such a memory.
+        """
+
+    async def aapply(
+        self,
+        namespace: Namespace,
+        operations: Sequence[Operation],
+        *,
+        idempotency_key: str | None = None,
+        actor: str = "",
+        policy: str = "",
+    ) -> Receipts:
+        """Async twin of `apply`."""
+        return await asyncio.to_thread(
+            self.apply, namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
+        )
+
+    async def arecall(
+        self,
+        namespace: Namespace,
+        query: str,
+        *,
+        k: int = 10,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        token_budget: int | None = None,
+    ) -> list[Hit]:
+        """Async twin of `recall`."""
+        return await asyncio.to_thread(
+            self.recall, namespace, query, k=k, kinds=kinds, filter=filter, token_budget=token_budget
+        )
+
+    async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        """Async twin of `history`."""
+        return await asyncio.to_thread(self.history, namespace, key)
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        return await asyncio.to_thread(self.batch, ops)

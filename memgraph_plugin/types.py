@@ -1,0 +1,171 @@
+"""The values that travel: what a memory is, what may be done to one, and what was done. Frozen, without I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, TypeAlias
+
+Namespace: TypeAlias = tuple[str, ...]
+
+MemoryKind: TypeAlias = Literal["core", "semantic", "episodic", "turn", "passage", "self"]
+"""core: the profile · semantic: a fact · episodic: a dated event · turn: a verbatim message ·
+passage: a chunk of a document · self: a hypothesis of the model's own (Selfmem)."""
+
+UpdateMode: TypeAlias = Literal["correct", "refine", "supersede"]
+"""correct: it was never so · refine: the same, said better · supersede: it was so, and no longer is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """One remembered item, as it stands now. `value` is the caller's JSON; `text` is what search reads."""
+
+    namespace: Namespace
+    key: str
+    text: str
+    kind: MemoryKind = "semantic"
+    value: Mapping[str, Any] = field(default_factory=dict)
+    version: int = 1
+    session: str | None = None
+    position: int | None = None
+    importance: float = 0.5
+    tokens: int = 0
+    source: str = ""
+    valid_from: datetime | None = None
+    valid_to: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A memory found by `recall`, best first.
+
+    `score` is the fused score (standard deviations above the mean of what was searched, smoothed over the
+    session); `cosine` (-1..1) and `bm25` (0..) are its parts, None where that ranker had nothing to go by.
+    """
+
+    memory: Memory
+    score: float
+    cosine: float | None = None
+    bm25: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryVersion:
+    """One line of a memory's history: what it was, and what made it so. `memory` is None once deleted."""
+
+    key: str
+    version: int
+    memory: Memory | None
+    operation: Literal["insert", "update", "delete"]
+    mode: UpdateMode | None = None
+    reason: str = ""
+    actor: str = ""
+    policy: str = ""
+    evidence: tuple[str, ...] = ()
+    batch_id: str = ""
+    recorded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """One message of a conversation, as it was said. `key` is the key of its memory of kind `turn`."""
+
+    key: str
+    role: Literal["user", "assistant"]
+    text: str
+    at: datetime
+    speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Insert:
+    """Remember something new. `key` is made by the store where None; `embedding` where None and text is given."""
+
+    text: str
+    kind: MemoryKind = "semantic"
+    key: str | None = None
+    value: Mapping[str, Any] = field(default_factory=dict)
+    session: str | None = None
+    position: int | None = None
+    importance: float = 0.5
+    source: str = ""
+    language: str | None = None
+    valid_from: datetime | None = None
+    expires_at: datetime | None = None
+    evidence: tuple[str, ...] = ()
+    reason: str = ""
+    embedding: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """Change a memory: a new version under the same key; the old one stays in its history.
+
+    `version` is the version that was read; where it is no longer current, the operation is rejected.
+    `value`, `importance` and `valid_from` stay as they were where None.
+    """
+
+    key: str
+    text: str
+    mode: UpdateMode = "correct"
+    version: int | None = None
+    value: Mapping[str, Any] | None = None
+    importance: float | None = None
+    valid_from: datetime | None = None
+    evidence: tuple[str, ...] = ()
+    reason: str = ""
+    embedding: Sequence[float] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Forget one memory: gone from recall, kept in history."""
+
+    key: str
+    version: int | None = None
+    evidence: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoOp:
+    """Decide that there is nothing to remember, and say why."""
+
+    reason: str = "nothing_new"
+    evidence: tuple[str, ...] = ()
+
+
+Operation: TypeAlias = Insert | Update | Delete | NoOp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of one operation. `code` is set where `status` is "rejected"."""
+
+    operation: Literal["insert", "update", "delete", "noop"]
+    status: Literal["applied", "unchanged", "rejected"]
+    key: str | None = None
+    version: int | None = None
+    code: str | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipts:
+    """What became of a batch, in the order of its operations. `replayed`: it had been applied before."""
+
+    batch_id: str
+    receipts: tuple[Receipt, ...]
+    replayed: bool = False
+
+    @property
+    def applied(self) -> tuple[Receipt, ...]:
+        return tuple(receipt for receipt in self.receipts if receipt.status == "applied")
+
+    @property
+    def rejected(self) -> tuple[Receipt, ...]:
+        return tuple(receipt for receipt in self.receipts if receipt.status == "rejected")
