@@ -7,29 +7,17 @@ operations beside it: `apply`, `recall`, `history`. Each has an async twin with 
 from __future__ import annotations
 
 import asyncio
-import json
-import math
-import re
-import uuid
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from langchain_core.embeddings import Embeddings
-from langgraph.store.base import (
-    BaseStore,
-    InvalidNamespaceError,
-    Op,
-    PutOp,
-    Result,
-    get_text_at_path,
-    tokenize_path,
-    validate_op_namespace,
-)
+from langgraph.store.base import BaseStore, Op, Result
 
-from memgraph_plugin.errors import EmbeddingMismatch, InvalidValue
-from memgraph_plugin.types import Hit, Insert, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+
+T = TypeVar("T")
 
 MAX_OPERATIONS = 20_000
 """Operations in one batch, at most."""
@@ -56,8 +44,8 @@ class MemoryStore(BaseStore):
         """Apply operations to one namespace in one transaction, and log them.
 
         An operation that cannot be applied (`not_found`, `version_conflict`, `key_exists`, `duplicate_key`)
-        is listed as rejected and the others are applied. A batch whose `idempotency_key` was seen before in this
-        namespace is not applied again: its first receipts come back with `replayed=True`.
+        is listed as rejected and the others are applied. A batch whose `idempotency_key` was seen before in
+        this namespace is not applied again: its first receipts come back with `replayed=True`.
 
         Raises:
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
@@ -126,3 +114,62 @@ class MemoryStore(BaseStore):
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         return await asyncio.to_thread(self.batch, ops)
+
+
+class AsyncOnly(MemoryStore):
+    """A store whose native methods are async. Its sync methods work from any other thread than its loop's."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _bind(self) -> None:
+        """Remember the running loop: the one that owns the connections."""
+        self._loop = asyncio.get_running_loop()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if self._loop is None or running is self._loop or not self._loop.is_running():
+            work.close()
+            name = type(self).__name__
+            raise ConfigurationError(
+                f"{name} was called synchronously "
+                + ("inside its event loop" if running else "without an open event loop")
+                + f": await the method with the `a` prefix, or use {name.removeprefix('Async')}."
+            )
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def apply(
+        self,
+        namespace: Namespace,
+        operations: Sequence[Operation],
+        *,
+        idempotency_key: str | None = None,
+        actor: str = "",
+        policy: str = "",
+    ) -> Receipts:
+        return self._wait(
+            self.aapply(namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy)
+        )
+
+    def recall(
+        self,
+        namespace: Namespace,
+        query: str,
+        *,
+        k: int = 10,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        token_budget: int | None = None,
+    ) -> list[Hit]:
+        return self._wait(
+            self.arecall(namespace, query, k=k, kinds=kinds, filter=filter, token_budget=token_budget)
+        )
+
+    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        return self._wait(self.ahistory(namespace, key))
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        return self._wait(self.abatch(ops))

@@ -1,0 +1,88 @@
+"""The way of a message through memory, as a LangGraph graph.
+
+    START -> retrieve -> generate -> decide -> apply -> END
+
+retrieve: what is remembered · generate: the answer · decide: what changes in memory · apply: write it down.
+The answer has been streamed when `decide` begins.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, cast
+
+from langchain_core.language_models import BaseChatModel
+from langgraph.graph import END, START, StateGraph
+
+from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+from memgraph_plugin.nodes.apply import apply
+from memgraph_plugin.nodes.decide import PolicySource, decide
+from memgraph_plugin.nodes.generate import ModelLike, generate, model_source
+from memgraph_plugin.nodes.retrieve import retrieve
+from memgraph_plugin.state import MemoryContext, MemoryInput, MemoryOutput, MemoryState
+
+
+def build_memory_graph(
+    model: ModelLike = None,
+    *,
+    policy: PolicySource | Literal["rules", "model", "none"] = "rules",
+    k: int = 10,
+    token_budget: int = 1200,
+    system_prompt: str | None = None,
+    namespace: Sequence[str] | None = None,
+    recall: bool = True,
+    remember: bool = True,
+) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
+    """A conversation that remembers. Compile it with a store of ours, and with a checkpointer for threads.
+
+    Args:
+        model: a chat model, its name, or who makes it; None answers by quoting what is remembered.
+        policy: who decides what to remember: the rules, the same model, a policy of your own, or nobody
+            ("none": turns are kept word for word, and that is all).
+        k: memories recalled a turn, at most.
+        token_budget: tokens of memory laid before the model, at most.
+        system_prompt: in place of `ASSISTANT_PROMPT`; "" for none.
+        namespace: where all runs of this graph keep their memories, whoever the user is; by default the run's
+            context says (`MemoryContext`).
+        recall: False leaves out `retrieve`.
+        remember: False leaves out `decide` and `apply`. With both off, what is left is a call of the model.
+
+    Raises:
+        ConfigurationError: `policy` is "model", and there is none.
+    """
+    if policy == "model" and model is None:
+        raise ConfigurationError('policy="model" needs a model: build_memory_graph(model, policy="model").')
+    chat = model_source(model)
+    steps: dict[str, Any] = {}
+    if recall:
+        steps["retrieve"] = retrieve(k=k, token_budget=token_budget, namespace=namespace)
+    steps["generate"] = generate(chat, system_prompt=system_prompt)
+    if remember and policy != "none":
+        steps["decide"] = decide(_policy(policy, chat), namespace=namespace)
+    if remember:
+        steps["apply"] = apply(namespace=namespace)
+
+    graph = StateGraph(
+        MemoryState, context_schema=MemoryContext, input_schema=MemoryInput, output_schema=MemoryOutput
+    )
+    before = START
+    for name, node in steps.items():
+        graph.add_node(name, node)
+        graph.add_edge(before, name)
+        before = name
+    graph.add_edge(before, END)
+    return graph
+
+
+def _policy(
+    policy: PolicySource | Literal["rules", "model"], load: Callable[[], BaseChatModel | None]
+) -> PolicySource:
+    if policy == "rules":
+        return None
+    if policy != "model":
+        return policy
+
+    # Without a fallback of its own: the step falls back, and the log names who decided.
+    return functools.cache(lambda: ChatModelPolicy(cast("BaseChatModel", load()), fallback=None))

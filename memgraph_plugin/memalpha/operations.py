@@ -1,0 +1,272 @@
+"""The operations as a chat model speaks them: the tool's schema, handles instead of keys, and a strict reading.
+
+A model never sees a key. `Handles` names what it is shown ("s1", "e2", "core", "t1") for one call; the map back to
+keys and versions stays here, so that an invented handle can only be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from memgraph_plugin.errors import ModelReplyError, OperationRejected
+from memgraph_plugin.memalpha.validation import Limits
+from memgraph_plugin.prompts import OPERATION_FIELDS, OPERATIONS_TOOL, REJECTIONS
+from memgraph_plugin.types import Delete, Insert, Memory, MemoryKind, NoOp, Operation, Receipt, Turn, Update, UpdateMode
+
+T = TypeVar("T")
+
+TOOL_NAME = "apply_memory_ops"
+
+MAX_REPLY = 200_000
+"""Characters of a reply that are read; a longer one is an error."""
+
+_PREFIXES: Mapping[MemoryKind, str] = {
+    "semantic": "s",
+    "episodic": "e",
+    "core": "core",
+    "passage": "p",
+    "self": "h",
+    "turn": "m",
+}
+_STRINGS = ("handle", "text", "subject", "attribute", "value", "when", "reason")
+_MODES: Mapping[str, UpdateMode] = {"correct": "correct", "refine": "refine", "supersede": "supersede"}
+_KINDS: Mapping[str, MemoryKind] = {kind: kind for kind in ("core", "semantic", "episodic")}
+_NAMES: Mapping[str, Literal["insert", "update", "delete", "noop"]] = {
+    "insert": "insert",
+    "update": "update",
+    "delete": "delete",
+    "noop": "noop",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """What is shown to a model in one call, by the names it may use."""
+
+    memories: Mapping[str, Memory]
+    turns: Mapping[str, Turn]
+
+    @classmethod
+    def assign(cls, turns: Sequence[Turn], memories: Sequence[Memory]) -> Handles:
+        """Turns are t1, t2 ...; memories s1 (semantic), e1 (episodic), core, p1 (passage), in the given order."""
+        named: dict[str, Memory] = {}
+        counts: dict[str, int] = {}
+        for memory in memories:
+            prefix = _PREFIXES[memory.kind]
+            count = counts[prefix] = counts.get(prefix, 0) + 1
+            named["core" if prefix == "core" and count == 1 else f"{prefix}{count}"] = memory
+        return cls(named, {f"t{number}": turn for number, turn in enumerate(turns, 1)})
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """The operations that have the right form, under real keys, and what has not."""
+
+    operations: tuple[Operation, ...]
+    rejected: tuple[Receipt, ...] = ()
+
+
+def operations_schema() -> dict[str, Any]:
+    """JSON schema of `{"ops": [...]}`: for constrained decoding, and the parameters of the tool."""
+
+    def string(name: str, **more: Any) -> dict[str, Any]:
+        return {"type": "string", "description": OPERATION_FIELDS[name], **more}
+
+    fields = {
+        "op": string("op", enum=list(_NAMES)),
+        "handle": string("handle"),
+        "text": string("text"),
+        "kind": string("kind", enum=list(_KINDS)),
+        "mode": string("mode", enum=list(_MODES)),
+        "subject": string("subject"),
+        "attribute": string("attribute"),
+        "value": string("value"),
+        "when": string("when"),
+        "importance": {"type": "number", "minimum": 0, "maximum": 1, "description": OPERATION_FIELDS["importance"]},
+        "evidence": {"type": "array", "items": {"type": "string"}, "description": OPERATION_FIELDS["evidence"]},
+        "reason": string("reason"),
+    }
+    operation = {"type": "object", "properties": fields, "required": ["op"], "additionalProperties": False}
+    return {
+        "type": "object",
+        "properties": {"ops": {"type": "array", "items": operation, "description": OPERATION_FIELDS["ops"]}},
+        "required": ["ops"],
+        "additionalProperties": False,
+    }
+
+
+def operations_tool() -> dict[str, Any]:
+    """The one tool of the decide step, in OpenAI's form, which every LangChain chat model accepts."""
+    return {
+        "type": "function",
+        "function": {"name": TOOL_NAME, "description": OPERATIONS_TOOL, "parameters": operations_schema()},
+    }
+
+
+def read_json(text: str) -> list[Any]:
+    """The proposals in a reply: a JSON object with "ops", a list, or one operation; bare, fenced, or after a preamble.
+
+    Raises:
+        ModelReplyError: there is no JSON, it is cut off, too long, or of another shape.
+    """
+    if len(text) > MAX_REPLY:
+        raise ModelReplyError(f"the reply has {len(text)} characters, {MAX_REPLY} allowed", text[:MAX_REPLY])
+    body = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
+    fenced = re.search(r"```(?:json)?\s*(.*?)```", body, re.DOTALL)
+    body = fenced[1] if fenced else body
+    start = re.search(r"[{\[]", body)
+    if not start:
+        raise ModelReplyError("the reply has no JSON", text)
+    try:
+        read, _ = _DECODER.raw_decode(body, start.start())
+    except (ValueError, RecursionError) as error:
+        raise ModelReplyError(f"the reply is not whole JSON: {type(error).__name__}", text) from error
+    return proposals_in(read, text)
+
+
+def proposals_in(read: Any, raw: str) -> list[Any]:
+    """The list of proposals in decoded JSON or in the arguments of a tool call.
+
+    Raises:
+        ModelReplyError: it is of another shape.
+    """
+    if isinstance(read, dict) and "ops" not in read and "op" in read:
+        read = [read]
+    proposals = read.get("ops") if isinstance(read, dict) else read
+    if isinstance(proposals, str):
+        return read_json(proposals)
+    if isinstance(proposals, dict):
+        proposals = [proposals]
+    if not isinstance(proposals, list):
+        raise ModelReplyError('the reply has no list "ops"', raw)
+    return proposals
+
+
+def parse_operations(proposals: Sequence[Any], handles: Handles, *, limits: Limits = Limits()) -> Parsed:  # noqa: B008
+    """Proposals as operations on real keys. Looks at no more than `limits.operations` of them. Raises nothing."""
+    operations: list[Operation] = []
+    rejected: list[Receipt] = []
+    for proposal in proposals[: limits.operations]:
+        try:
+            operations.append(_parse(proposal, handles))
+        except OperationRejected as error:
+            rejected.append(_refused(proposal, error.code, error.reason))
+    if len(proposals) > limits.operations:
+        reason = f"{len(proposals)} given, {limits.operations} allowed"
+        rejected.append(_refused(proposals[limits.operations], "too_many", reason))
+    return Parsed(tuple(operations), tuple(rejected))
+
+
+def _refused(proposal: Any, code: str, detail: str) -> Receipt:
+    fields = proposal if isinstance(proposal, dict) else {}
+    name, handle = fields.get("op"), fields.get("handle")
+    return Receipt(
+        operation=_NAMES.get(name, "noop") if isinstance(name, str) else "noop",
+        status="rejected",
+        key=handle[:40] if isinstance(handle, str) else None,
+        code=code,
+        reason=f"{REJECTIONS[code]}: {detail}",
+    )
+
+
+def _parse(proposal: Any, handles: Handles) -> Operation:
+    if not isinstance(proposal, dict):
+        raise OperationRejected("schema", "an operation is an object")
+    fields = {name: said for name, said in proposal.items() if said is not None and said != ""}
+    if isinstance(fields.get("value"), int | float):
+        fields["value"] = str(fields["value"])
+    wrong = [name for name in _STRINGS if not isinstance(fields.get(name, ""), str)]
+    if wrong:
+        raise OperationRejected("schema", f"{', '.join(wrong)} must be a string")
+    op = fields.get("op")
+    evidence = _evidence(fields.get("evidence", []), handles)
+    reason = fields.get("reason", "")[:200]
+    if op == "noop":
+        return NoOp(reason=reason or "nothing_new", evidence=evidence)
+    if op == "insert":
+        return Insert(
+            text=_text(fields),
+            kind=_choice(fields, "kind", _KINDS, "semantic"),
+            value=_value(fields),
+            importance=_importance(fields) if "importance" in fields else 0.5,
+            valid_from=_when(fields, handles),
+            evidence=evidence,
+            reason=reason,
+        )
+    if op not in ("update", "delete"):
+        raise OperationRejected("schema", f"op must be one of {', '.join(_NAMES)}")
+    target = handles.memories.get(fields.get("handle", "").strip())
+    if target is None:
+        raise OperationRejected("unknown_handle", fields.get("handle", "none given")[:40])
+    if op == "delete":
+        return Delete(key=target.key, version=target.version, evidence=evidence, reason=reason)
+    return Update(
+        key=target.key,
+        version=target.version,
+        text=_text(fields),
+        mode=_choice(fields, "mode", _MODES, None),
+        value=_value(fields) or None,
+        importance=_importance(fields) if "importance" in fields else None,
+        valid_from=_when(fields, handles),
+        evidence=evidence,
+        reason=reason,
+    )
+
+
+def _text(fields: Mapping[str, Any]) -> str:
+    text = " ".join(str(fields.get("text", "")).split())
+    if not text:
+        raise OperationRejected("schema", "text is missing")
+    return text
+
+
+def _choice(fields: Mapping[str, Any], name: str, allowed: Mapping[str, T], default: str | None) -> T:
+    said = fields.get(name, default)
+    if not isinstance(said, str) or said not in allowed:
+        raise OperationRejected("schema", f"{name} must be one of {', '.join(allowed)}")
+    return allowed[said]
+
+
+def _evidence(said: Any, handles: Handles) -> tuple[str, ...]:
+    named = [said] if isinstance(said, str) else said
+    if not isinstance(named, list) or not all(isinstance(handle, str) for handle in named):
+        raise OperationRejected("schema", "evidence must be a list of handles")
+    unknown = [handle for handle in named if handle.strip().lower() not in handles.turns]
+    if unknown:
+        raise OperationRejected("unknown_evidence", ", ".join(unknown)[:80])
+    return tuple(dict.fromkeys(handles.turns[handle.strip().lower()].key for handle in named))
+
+
+def _value(fields: Mapping[str, Any]) -> dict[str, str]:
+    return {name: fields[name][:300] for name in ("subject", "attribute", "value") if fields.get(name)}
+
+
+def _importance(fields: Mapping[str, Any]) -> float:
+    said = fields["importance"]
+    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+        raise OperationRejected("schema", "importance must be a number from 0 to 1")
+    return float(said)
+
+
+def _when(fields: Mapping[str, Any], handles: Handles) -> datetime | None:
+    if "when" not in fields:
+        return None
+    try:
+        when = datetime.fromisoformat(fields["when"])
+    except ValueError:
+        raise OperationRejected("schema", "when must be YYYY-MM-DD") from None
+    zone = next((turn.at.tzinfo for turn in handles.turns.values()), UTC)
+    return when if when.tzinfo else when.replace(tzinfo=zone)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)

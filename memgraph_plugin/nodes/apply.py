@@ -1,0 +1,209 @@
+"""The last step of a turn: what was said, word for word, and what was decided, written in one transaction."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+from langchain_core.messages import AnyMessage
+from langchain_core.runnables import RunnableLambda
+from langgraph.runtime import get_runtime
+
+from memgraph_plugin.memalpha.validation import validate
+from memgraph_plugin.nodes.decide import Decision
+from memgraph_plugin.nodes.forget import REQUEST_KEPT, Wish, aturns_to_forget, turns_to_forget, wishes_in
+from memgraph_plugin.nodes.scope import Scope, scope_of
+from memgraph_plugin.nodes.transcript import TURN, Said, exchange
+from memgraph_plugin.state import (
+    MemoryContext,
+    MemoryState,
+    Plain,
+    operations_from,
+    plain_receipts,
+    receipts_from,
+)
+from memgraph_plugin.types import Delete, Insert, MemoryVersion, Operation, Receipt, Update
+
+ACTOR = "graph"
+"""Who the log says wrote."""
+
+ATTEMPTS = 3
+"""Times that an operation is validated anew when its memory was changed by somebody else meanwhile."""
+
+
+def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
+    """A node that stores the newest exchange word for word, and applies the operations that were decided on.
+
+    One transaction, and once: the same messages decided by the same policy again change nothing. Where the
+    user asked to forget, what would bring it back goes too (see `memgraph_plugin.nodes.forget`).
+
+    Reads: messages, operations, rejected, policy.
+    Writes: receipts (of turns, of operations, of what was refused); empties operations and rejected.
+    Paper: Mem-alpha (arXiv 2509.25911); departs from it: turns are kept, so a poor decision loses nothing.
+
+    Raises (when it runs):
+        ConfigurationError, MissingNamespaceError: as `retrieve`.
+        StoreError: nothing was written; the answer is out by now, and stays in the thread.
+    """
+
+    def apply_now(state: MemoryState) -> dict[str, list[Plain]]:
+        scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
+        return _written(write(scope, state["messages"], _decision_in(state)))
+
+    async def aapply_now(state: MemoryState) -> dict[str, list[Plain]]:
+        scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
+        return _written(await awrite(scope, state["messages"], _decision_in(state)))
+
+    return RunnableLambda(apply_now, aapply_now, name="apply")
+
+
+def write(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> list[Receipt]:
+    """Store the newest exchange and what was decided on it; one receipt for each turn and operation.
+
+    Raises:
+        StoreError: nothing was written.
+    """
+    said = exchange(messages, thread=scope.thread, now=scope.now)
+    wishes = wishes_in([each.turn for each in said], decision.operations)
+    batch = batch_of(scope, said, decision, wishes, turns_to_forget(scope, wishes))
+    if not batch:
+        return list(decision.rejected)
+    key = _idempotency_key(scope, said, decision)
+    receipts = scope.store.apply(
+        scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy
+    ).receipts
+    for attempt in range(1, ATTEMPTS + 1):
+        conflicts = _conflicts(batch, receipts)
+        histories = [scope.store.history(scope.namespace, operation.key) for operation in conflicts]
+        retry = _validated_anew(conflicts, histories, said)
+        if not retry:
+            break
+        again = scope.store.apply(
+            scope.namespace, retry, idempotency_key=f"{key}:{attempt}", actor=ACTOR, policy=decision.policy
+        )
+        receipts = _merged(receipts, again.receipts)
+    return _finished(scope, receipts, decision)
+
+
+async def awrite(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> list[Receipt]:
+    """Async twin of `write`."""
+    said = exchange(messages, thread=scope.thread, now=scope.now)
+    wishes = wishes_in([each.turn for each in said], decision.operations)
+    batch = batch_of(scope, said, decision, wishes, await aturns_to_forget(scope, wishes))
+    if not batch:
+        return list(decision.rejected)
+    key = _idempotency_key(scope, said, decision)
+    receipts = (
+        await scope.store.aapply(
+            scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy
+        )
+    ).receipts
+    for attempt in range(1, ATTEMPTS + 1):
+        conflicts = _conflicts(batch, receipts)
+        histories = [await scope.store.ahistory(scope.namespace, operation.key) for operation in conflicts]
+        retry = _validated_anew(conflicts, histories, said)
+        if not retry:
+            break
+        again = await scope.store.aapply(
+            scope.namespace, retry, idempotency_key=f"{key}:{attempt}", actor=ACTOR, policy=decision.policy
+        )
+        receipts = _merged(receipts, again.receipts)
+    return _finished(scope, receipts, decision)
+
+
+def batch_of(
+    scope: Scope,
+    said: Sequence[Said],
+    decision: Decision,
+    wishes: Sequence[Wish] = (),
+    forgotten: Sequence[Delete] = (),
+) -> list[Operation]:
+    """The turns, the deletions of forgotten turns, and the decided operations, in that order."""
+    if forgotten or any(wish.key for wish in wishes):
+        asked = [each for each in said if each.turn.role == "user"]
+        said = [replace(each, turn=replace(each.turn, text=REQUEST_KEPT)) for each in asked]
+    turns = [_insert(scope, each) for each in said]
+    # A policy may itself delete a turn that goes along; a batch writes each key once.
+    decided = {operation.key for operation in decision.operations if isinstance(operation, Update | Delete)}
+    return [*turns, *(each for each in forgotten if each.key not in decided), *decision.operations]
+
+
+def _insert(scope: Scope, said: Said) -> Insert:
+    turn = said.turn
+    return Insert(
+        text=turn.text,
+        kind="turn",
+        key=turn.key,
+        value={"role": turn.role, "message_id": said.message_id},
+        session=scope.session,
+        position=said.position,
+        source=turn.role,
+        valid_from=turn.at,
+    )
+
+
+def _idempotency_key(scope: Scope, said: Sequence[Said], decision: Decision) -> str:
+    ids = [each.message_id for each in said]
+    named = json.dumps([scope.namespace, scope.thread, ids, decision.policy])
+    return hashlib.sha256(named.encode()).hexdigest()
+
+
+def _conflicts(batch: Sequence[Operation], receipts: Sequence[Receipt]) -> list[Update | Delete]:
+    late = {receipt.key for receipt in receipts if receipt.code == "version_conflict"}
+    return [each for each in batch if isinstance(each, Update | Delete) and each.key in late]
+
+
+def _validated_anew(
+    conflicts: Sequence[Update | Delete], histories: Sequence[Sequence[MemoryVersion]], said: Sequence[Said]
+) -> list[Operation]:
+    """The operations that still hold for what their memories have become; a deleted memory stays deleted."""
+    current = {
+        versions[-1].key: versions[-1].memory for versions in histories if versions and versions[-1].memory
+    }
+    operations = [
+        replace(each, version=memory.version) for each in conflicts if (memory := current.get(each.key))
+    ]
+    turns = [each.turn for each in said]
+    return list(validate(operations, turns, [memory for memory in current.values() if memory]).accepted)
+
+
+def _merged(receipts: Sequence[Receipt], again: Sequence[Receipt]) -> tuple[Receipt, ...]:
+    newer = {receipt.key: receipt for receipt in again}
+    return tuple(
+        newer.get(receipt.key, receipt) if receipt.code == "version_conflict" else receipt
+        for receipt in receipts
+    )
+
+
+def _finished(scope: Scope, receipts: Sequence[Receipt], decision: Decision) -> list[Receipt]:
+    """The receipts as a reader understands them, told to the stream: a turn stored before is no refusal."""
+    done = [
+        replace(receipt, status="unchanged", code=None, reason="stored before")
+        if receipt.code == "key_exists" and receipt.key and receipt.key.startswith(TURN)
+        else receipt
+        for receipt in receipts
+    ]
+    done += decision.rejected
+    scope.emit(
+        {
+            "type": "memgraph_plugin.apply",
+            "applied": [[each.operation, each.key] for each in done if each.status == "applied"],
+            "rejected": [[each.operation, each.code] for each in done if each.status == "rejected"],
+        }
+    )
+    return done
+
+
+def _decision_in(state: MemoryState) -> Decision:
+    return Decision(
+        operations=tuple(operations_from(state.get("operations", []))),
+        rejected=tuple(receipts_from(state.get("rejected", []))),
+        policy=state.get("policy", ""),
+    )
+
+
+def _written(receipts: Sequence[Receipt]) -> dict[str, list[Plain]]:
+    # What was decided is emptied, or a later turn that decides nothing would apply it again.
+    return {"receipts": plain_receipts(receipts), "operations": [], "rejected": []}

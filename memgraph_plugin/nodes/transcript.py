@@ -1,0 +1,116 @@
+"""Reading a list of messages: what was asked, what was said in this exchange, what we put there ourselves."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+
+from memgraph_plugin.prompts import strip_memory_blocks
+from memgraph_plugin.types import Turn
+
+logger = logging.getLogger(__name__)
+
+MARK = "memgraph_plugin"
+"""The key in a message's `additional_kwargs` that says we wrote it."""
+
+TURN = "turn:"
+"""How the key of a remembered turn begins."""
+
+QUERY_LENGTH = 2_000
+"""Characters of a message that are searched with, at most; from both ends, where questions stand."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One turn, and where in the thread it stands: what is needed to store it."""
+
+    turn: Turn
+    position: int
+    message_id: str
+
+
+def turn_key(thread: str | None, message_id: str) -> str:
+    """The key of a message's memory of kind `turn`: the same for the same message of the same thread.
+
+    A digest, because ids are the caller's: any length, any character, repeated in other threads.
+    """
+    return TURN + hashlib.sha256(f"{thread or ''}\0{message_id}".encode()).hexdigest()[:32]
+
+
+def is_injected(message: AnyMessage) -> bool:
+    """Whether a program wrote this in somebody's name: we (memories), or LangChain (its summaries)."""
+    return MARK in message.additional_kwargs or "lc_source" in message.additional_kwargs
+
+
+def question_of(messages: Sequence[AnyMessage]) -> str:
+    """What the user last said, cut to a length that is worth searching with; "" where there is nothing."""
+    index = last_human(messages)
+    return "" if index is None else as_query(strip_memory_blocks(messages[index].text).strip())
+
+
+def as_query(text: str) -> str:
+    """The two ends of a long text, or all of a short one."""
+    half = QUERY_LENGTH // 2
+    return text if len(text) <= QUERY_LENGTH else f"{text[:half]}\n{text[-half:]}"
+
+
+def with_memory_block(messages: Sequence[AnyMessage], block: str) -> list[AnyMessage]:
+    """The messages with a marked one that holds the block, just before the last thing the user said."""
+    index = last_human(messages)
+    if not block or index is None:
+        return list(messages)
+    return [*messages[:index], HumanMessage(block, additional_kwargs={MARK: "memory"}), *messages[index:]]
+
+
+def last_human(messages: Sequence[AnyMessage]) -> int | None:
+    """Index of the last message that a human wrote."""
+    for index in range(len(messages) - 1, -1, -1):
+        if isinstance(messages[index], HumanMessage) and not is_injected(messages[index]):
+            return index
+    return None
+
+
+def exchange(messages: Sequence[AnyMessage], *, thread: str | None, now: datetime) -> list[Said]:
+    """What was said in the newest exchange: since the last finished answer before the user's last message.
+
+    Tool calls and their results, system messages, empty messages and injected memory are nobody's words.
+    """
+    index = last_human(messages)
+    if index is None:
+        return []
+    start = index
+    while start and not _is_answer(messages[start - 1]):
+        start -= 1
+    return [
+        Said(
+            Turn(key=turn_key(thread, message.id or ""), role=role, text=text, at=now),
+            position,
+            message.id or "",
+        )
+        for position, message in enumerate(messages[start:], start)
+        if (role := _role_of(message)) and (text := _words_of(message))
+    ]
+
+
+def _is_answer(message: AnyMessage) -> bool:
+    return isinstance(message, AIMessage) and not message.tool_calls
+
+
+def _role_of(message: AnyMessage) -> Literal["user", "assistant"] | None:
+    if isinstance(message, HumanMessage) and not is_injected(message):
+        return "user"
+    return "assistant" if _is_answer(message) else None
+
+
+def _words_of(message: AnyMessage) -> str:
+    text = strip_memory_blocks(message.text)
+    if "\0" in text:
+        logger.warning("NUL characters were removed from message %s before it was stored", message.id)
+        text = text.replace("\0", "")
+    return text.strip()

@@ -1,0 +1,134 @@
+"""The connections under the Postgres store. This is the source; `database.py` is generated from it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pgvector.psycopg import register_vector_async
+from psycopg import AsyncConnection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, SchemaOutOfDate, StoreError
+from memgraph_plugin.store import schema
+from memgraph_plugin.store.connection import RETRIED, translated
+from memgraph_plugin.store.sql import query
+
+T = TypeVar("T")
+Record = dict[str, Any]
+AsyncConn = AsyncConnection[Record]
+
+ATTEMPTS = 5
+"""How often a transaction is tried that other writers made fail."""
+
+
+class AsyncDatabase:
+    """A pool of connections to one schema, the named statements on it, and transactions that try again."""
+
+    def __init__(self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool) -> None:
+        self.db_schema = db_schema
+        self._conninfo = conninfo
+        self._options: dict[str, Any] = {
+            "autocommit": True,
+            "row_factory": dict_row,
+            "prepare_threshold": 2 if prepare else None,
+        }
+        self._pool = AsyncConnectionPool(
+            conninfo,
+            open=False,
+            min_size=1,
+            max_size=max_size,
+            kwargs=self._options,
+            configure=register_vector_async,
+            check=AsyncConnectionPool.check_connection,
+            connection_class=AsyncConnection[Record],
+        )
+
+    async def setup(self) -> list[int]:
+        """Create or migrate the tables; the migrations that were applied."""
+        return await asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema)
+
+    async def open(self, language: str, model: tuple[str, int] | None) -> int | None:
+        """Check that the schema, the language and the embedding model fit, and open the pool.
+
+        Returns: the dimension of the vectors in the database; None where there are none.
+        """
+        with translated():
+            # Not from the pool: without pgvector it makes no connection, and says so only by a timeout.
+            async with await AsyncConnection[Record].connect(self._conninfo, **self._options) as conn:
+                await self._check_schema(conn)
+                await self._check_language(conn, language)
+                dimension = await self._check_model(conn, model)
+            await self._pool.open()
+        return dimension
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
+        """The records of one named statement, in a transaction of its own."""
+        with translated():
+            async with self._pool.connection() as conn:
+                return await self.fetch_in(conn, name, parameters, scope)
+
+    async def fetch_in(
+        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+    ) -> list[Record]:
+        """The records of one named statement, in the caller's transaction; none where it returns none."""
+        cursor = await conn.execute(query(name, self.db_schema, scope), parameters)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def copy_in(
+        self, conn: AsyncConn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]
+    ) -> None:
+        """Copy rows into the table of one named COPY statement."""
+        async with conn.cursor() as cursor, cursor.copy(query(name, self.db_schema)) as copy:
+            copy.set_types(types)
+            for row in rows:
+                await copy.write_row(row)
+
+    async def transaction(self, write: Callable[[AsyncConn], Awaitable[T]]) -> T:
+        """Run `write` in a transaction, and again where another writer made it fail."""
+        attempt = 1
+        while True:
+            try:
+                with translated():
+                    async with self._pool.connection() as conn, conn.transaction():
+                        return await write(conn)
+            except StoreError as error:
+                if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
+                    raise
+            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
+            attempt += 1
+
+    async def _check_schema(self, conn: AsyncConn) -> None:
+        version = (await self.fetch_in(conn, "schema_version", {}))[0]["max"]
+        if version != schema.NEWEST:
+            raise SchemaOutOfDate(
+                f"Schema {self.db_schema!r} is at {version}, this package needs {schema.NEWEST}: "
+                "call setup(), or run `memgraph-plugin migrate`."
+            )
+
+    async def _check_language(self, conn: AsyncConn, language: str) -> None:
+        known = [record["cfgname"] for record in await self.fetch_in(conn, "languages", {})]
+        if language not in known:
+            raise ConfigurationError(f"Unknown language {language!r}; known: {', '.join(sorted(known))}.")
+
+    async def _check_model(self, conn: AsyncConn, model: tuple[str, int] | None) -> int | None:
+        """Vectors of two models cannot be compared: the first to come is noted, another one refused."""
+        if model is not None:
+            name, dimension = model
+            await self.fetch_in(conn, "record_embedding_model", {"name": name, "dimension": dimension})
+        found = await self.fetch_in(conn, "embedding_model", {})
+        if not found:
+            return None
+        theirs = (found[0]["name"], found[0]["dimension"])
+        if model is not None and theirs != model:
+            raise EmbeddingMismatch(
+                f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
+                f"this store was given {name} ({dimension})."
+            )
+        return int(theirs[1])

@@ -1,0 +1,263 @@
+"""What a batch of operations does to the memories it names: every change, refusal and receipt. Pure.
+
+A store reads the rows that a batch names, asks `plan` what becomes of them, and writes that down.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias
+
+from langgraph.store.base import PutOp
+
+from memgraph_plugin.errors import EmbeddingMismatch
+from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.store.storable import text_of_put
+from memgraph_plugin.types import (
+    Delete,
+    Insert,
+    Memory,
+    MemoryVersion,
+    Namespace,
+    NoOp,
+    Operation,
+    Receipt,
+    Update,
+    UpdateMode,
+)
+
+Vector: TypeAlias = Sequence[float]
+
+REJECTIONS = {
+    "duplicate_key": "the batch already has an operation on this key",
+    "key_exists": "there is a memory under this key",
+    "not_found": "there is no memory under this key",
+    "version_conflict": "the memory has changed since that version was read",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """One call of `apply`, or what a LangGraph batch puts into one namespace."""
+
+    namespace: Namespace
+    language: str
+    vectors: Mapping[str, Vector] = field(default_factory=dict)
+    fields: Sequence[str] | None = None
+    idempotency_key: str | None = None
+    actor: str = ""
+    policy: str = ""
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    now: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A memory as a store keeps it: with the language of its text, and its time to live in minutes."""
+
+    memory: Memory
+    language: str
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One new version. `row` is None where the memory is gone; `version` is the line for its history."""
+
+    version: MemoryVersion
+    row: Row | None = None
+    embedding: Vector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    receipts: tuple[Receipt, ...]
+    changes: tuple[Change, ...]
+
+
+def plan(
+    batch: Batch,
+    operations: Iterable[Operation | PutOp],
+    current: Mapping[str, Row],
+    newest: Mapping[str, int],
+) -> Plan:
+    """What becomes of each operation.
+
+    Args:
+        current: the rows that the operations name, by key; an expired one counts as gone.
+        newest: the number of each named key's newest version, also of those deleted or expired.
+    """
+    receipts: list[Receipt] = []
+    changes: list[Change] = []
+    seen: set[str] = set()
+    for operation in operations:
+        receipt, change = _one(batch, operation, current, newest, seen)
+        receipts.append(receipt)
+        if change is not None:
+            changes.append(change)
+        if receipt.key is not None:
+            seen.add(receipt.key)
+    return Plan(tuple(receipts), tuple(changes))
+
+
+def named_keys(operations: Iterable[Operation | PutOp]) -> list[str]:
+    """The keys that a batch names, whose rows `plan` must be shown."""
+    return sorted({op.key for op in operations if not isinstance(op, NoOp) and op.key is not None})
+
+
+def texts_to_embed(operations: Iterable[Operation | PutOp], fields: Sequence[str] | None) -> list[str]:
+    """The texts of a batch that have no vector yet, each once."""
+    texts = (
+        text_of_put(op, fields) if isinstance(op, PutOp) else op.text
+        for op in operations
+        if isinstance(op, PutOp) or (isinstance(op, Insert | Update) and op.embedding is None)
+    )
+    return list(dict.fromkeys(text for text in texts if text.strip()))
+
+
+def check_dimension(operations: Iterable[Operation | PutOp], dimension: int | None) -> None:
+    """Refuse given vectors of another dimension than the store's."""
+    for op in operations:
+        if isinstance(op, Insert | Update) and op.embedding is not None:
+            if dimension is None:
+                raise EmbeddingMismatch("This store ranks by words alone: it takes no vectors.")
+            if len(op.embedding) != dimension:
+                raise EmbeddingMismatch(
+                    f"The store's vectors have {dimension} dimensions, this one has {len(op.embedding)}."
+                )
+
+
+def _one(
+    batch: Batch,
+    operation: Operation | PutOp,
+    current: Mapping[str, Row],
+    newest: Mapping[str, int],
+    seen: set[str],
+) -> tuple[Receipt, Change | None]:
+    if isinstance(operation, NoOp):
+        return Receipt(operation="noop", status="unchanged", reason=operation.reason), None
+    key = operation.key or str(uuid.uuid4())
+    row = current.get(key)
+    if row and row.memory.expires_at is not None and row.memory.expires_at <= batch.now:
+        row = None
+    if isinstance(operation, PutOp):
+        return _put(batch, operation, row, newest.get(key, 0) + 1)
+    name = _NAMES[type(operation)]
+    if code := _rejection(operation, row, repeated=key in seen):
+        version = row.memory.version if row else None
+        return Receipt(
+            operation=name, status="rejected", key=key, version=version, code=code, reason=REJECTIONS[code]
+        ), None
+    version = newest.get(key, 0) + 1
+    written = _written(batch, key, operation, row, version)
+    mode: UpdateMode | None = operation.mode if isinstance(operation, Update) else None
+    change = _change(batch, key, version, name, written, operation.reason, operation.evidence, mode)
+    if isinstance(operation, Insert | Update) and operation.embedding is not None:
+        change = replace(change, embedding=operation.embedding)
+    return Receipt(
+        operation=name, status="applied", key=key, version=version, reason=operation.reason
+    ), change
+
+
+_NAMES: Mapping[type, Literal["insert", "update", "delete"]] = {
+    Insert: "insert",
+    Update: "update",
+    Delete: "delete",
+}
+
+
+def _rejection(operation: Insert | Update | Delete, row: Row | None, *, repeated: bool) -> str | None:
+    if repeated:
+        return "duplicate_key"
+    if isinstance(operation, Insert):
+        return "key_exists" if row else None
+    if row is None:
+        return "not_found"
+    return "version_conflict" if operation.version not in (None, row.memory.version) else None
+
+
+def _written(
+    batch: Batch, key: str, operation: Insert | Update | Delete, row: Row | None, version: int
+) -> Row | None:
+    """The row that an operation leaves behind; None: there is none any more."""
+    if isinstance(operation, Insert):
+        memory = Memory(
+            namespace=batch.namespace,
+            key=key,
+            text=operation.text,
+            kind=operation.kind,
+            value=operation.value,
+            session=operation.session,
+            position=operation.position,
+            importance=operation.importance,
+            source=operation.source,
+            valid_from=operation.valid_from,
+            created_at=batch.now,
+            expires_at=operation.expires_at,
+        )
+        return _finished(batch, memory, version, operation.language or batch.language, None)
+    if isinstance(operation, Delete) or row is None:
+        return None
+    old = row.memory
+    since = operation.valid_from or (batch.now if operation.mode == "supersede" else old.valid_from)
+    memory = replace(
+        old,
+        text=operation.text,
+        value=old.value if operation.value is None else operation.value,
+        importance=old.importance if operation.importance is None else operation.importance,
+        valid_from=since,
+    )
+    return _finished(batch, memory, version, row.language, row.ttl)
+
+
+def _put(batch: Batch, op: PutOp, row: Row | None, version: int) -> tuple[Receipt, Change | None]:
+    """A LangGraph put is an operation like any other; of a key that is not there, a delete does nothing."""
+    if op.value is None:
+        if row is None:
+            return Receipt(operation="delete", status="unchanged", key=op.key), None
+        change = _change(batch, op.key, version, "delete", None)
+        return Receipt(operation="delete", status="applied", key=op.key, version=version), change
+    name: Literal["insert", "update"] = "update" if row else "insert"
+    memory = (
+        row.memory if row else Memory(namespace=batch.namespace, key=op.key, text="", created_at=batch.now)
+    )
+    expires_at = batch.now + timedelta(minutes=op.ttl) if op.ttl is not None else None
+    memory = replace(memory, text=text_of_put(op, batch.fields), value=op.value, expires_at=expires_at)
+    written = _finished(batch, memory, version, row.language if row else batch.language, op.ttl)
+    mode: UpdateMode | None = "correct" if row else None
+    change = _change(batch, op.key, version, name, written, mode=mode)
+    return Receipt(operation=name, status="applied", key=op.key, version=version), change
+
+
+def _finished(batch: Batch, memory: Memory, version: int, language: str, ttl: float | None) -> Row:
+    memory = replace(memory, version=version, tokens=estimate_tokens(memory.text), updated_at=batch.now)
+    return Row(memory, language, ttl)
+
+
+def _change(
+    batch: Batch,
+    key: str,
+    version: int,
+    name: Literal["insert", "update", "delete"],
+    row: Row | None,
+    reason: str = "",
+    evidence: tuple[str, ...] = (),
+    mode: UpdateMode | None = None,
+) -> Change:
+    line = MemoryVersion(
+        key=key,
+        version=version,
+        memory=row.memory if row else None,
+        operation=name,
+        mode=mode,
+        reason=reason,
+        actor=batch.actor,
+        policy=batch.policy,
+        evidence=evidence,
+        batch_id=batch.id,
+        recorded_at=batch.now,
+    )
+    return Change(line, row, batch.vectors.get(row.memory.text) if row else None)

@@ -1,0 +1,46 @@
+"""A store as the settings say: on their database, or on a private one that is started here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+from memgraph_plugin.models.embeddings import load_embeddings
+from memgraph_plugin.settings import Settings
+from memgraph_plugin.store.postgres import PostgresMemoryStore
+from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
+
+
+def database(settings: Settings) -> str:
+    """The connection string of the configured database; without one, of the private Postgres, which is started."""
+    if settings.dsn is not None:
+        return settings.dsn.get_secret_value()
+    from memgraph_plugin.store.embedded import EmbeddedPostgres
+
+    return EmbeddedPostgres(settings.data_dir).ensure()
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[PostgresMemoryStore]:
+    """An open store with its tables in place; closed at the end."""
+    with PostgresMemoryStore(database(settings), **_options(settings)) as store:
+        store.setup()
+        yield store
+
+
+@asynccontextmanager
+async def aopen_store(settings: Settings) -> AsyncIterator[AsyncPostgresMemoryStore]:
+    """Async twin of `open_store`."""
+    conninfo = await asyncio.to_thread(database, settings)
+    async with AsyncPostgresMemoryStore(conninfo, **_options(settings)) as store:
+        await store.setup()
+        yield store
+
+
+def _options(settings: Settings) -> dict[str, Any]:
+    embeddings = None
+    if settings.embeddings != "none":
+        embeddings = load_embeddings(settings.embeddings, base_url=settings.base_url)
+    return {"embeddings": embeddings, "db_schema": settings.db_schema, "language": settings.language}

@@ -1,0 +1,307 @@
+"""The store on Postgres. This is the source; `scripts/generate_sync.py` makes `postgres.py` of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import (
+    GetOp,
+    IndexConfig,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    Result,
+    SearchOp,
+    TTLConfig,
+    ensure_embeddings,
+)
+from pgvector import HalfVector
+
+from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.models.embeddings import embedding_name
+from memgraph_plugin.store import records
+from memgraph_plugin.store.base import AsyncOnly
+from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
+from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.ranking import within_budget
+from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.storable import check_namespace, storable_operations, storable_ops
+from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+
+COPIED_FROM = 50
+"""New rows from which on they are copied in bulk."""
+
+
+class AsyncPostgresMemoryStore(AsyncOnly):
+    """A `MemoryStore` on Postgres with pgvector.
+
+        async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
+            await store.setup()
+
+    The first call opens the connections, and checks what stands in the database.
+
+    Args:
+        conninfo: a libpq connection string or URL.
+        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
+        ttl: LangGraph's configuration of times to live.
+        embeddings: makes the vectors; without one, memories are ranked by words alone.
+        db_schema: the Postgres schema of the tables.
+        language: Postgres text search configuration of texts whose operation names none. Chinese, Japanese
+            and Korean are searched by pairs of letters in every language.
+        max_size: connections held at most.
+        prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+
+    Raises on first use:
+        DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
+        database holds vectors of another model).
+    """
+
+    supports_ttl = True
+
+    def __init__(
+        self,
+        conninfo: str,
+        *,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        embeddings: Embeddings | None = None,
+        db_schema: str = "memgraph_plugin",
+        language: str = "english",
+        max_size: int = 10,
+        prepare: bool = True,
+    ) -> None:
+        super().__init__()
+        embed = index.get("embed") if index else None
+        self.embeddings = embeddings or (ensure_embeddings(embed) if embed is not None else None)
+        self.ttl_config = ttl
+        self.language = language
+        self._fields = index.get("fields") if index else None
+        self._dimension = index.get("dims") if index else None
+        self._ready = False
+        self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare)
+
+    @classmethod
+    @asynccontextmanager
+    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
+        """LangGraph's way to open a store."""
+        async with cls(conn_string, **options) as store:
+            yield store
+
+    async def __aenter__(self) -> Self:
+        self._bind()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def setup(self) -> list[int]:
+        """Create or migrate the tables; the numbers of the migrations that were applied."""
+        applied = await self._database.setup()
+        await self._open()
+        return applied
+
+    async def aclose(self) -> None:
+        """Give the connections back; the store cannot be used again."""
+        await self._database.close()
+
+    # Memory operations.
+
+    async def aapply(
+        self,
+        namespace: Namespace,
+        operations: Sequence[Operation],
+        *,
+        idempotency_key: str | None = None,
+        actor: str = "",
+        policy: str = "",
+    ) -> Receipts:
+        operations = storable_operations(namespace, operations)
+        await self._open()
+        check_dimension(operations, self._dimension)
+        if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
+            return replayed
+        batch = Batch(
+            namespace=namespace,
+            language=self.language,
+            vectors=await self._embed(texts_to_embed(operations, None)),
+            idempotency_key=idempotency_key,
+            actor=actor,
+            policy=policy,
+        )
+
+        async def write(conn: AsyncConn) -> Receipts:
+            return await self._apply(conn, batch, operations)
+
+        return await self._database.transaction(write)
+
+    async def arecall(
+        self,
+        namespace: Namespace,
+        query: str,
+        *,
+        k: int = 10,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+        token_budget: int | None = None,
+    ) -> list[Hit]:
+        check_namespace(namespace)
+        wanted = {"limit": max(k, 0), "offset": 0, "kinds": list(kinds) if kinds is not None else None}
+        found = await self._search("exactly", namespace, query, filter, wanted)
+        read = records.hit_of if query.strip() else records.recent_hit_of
+        return within_budget(map(read, found), token_budget)
+
+    async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        check_namespace(namespace)
+        await self._open()
+        where = {"namespace": records.encode(namespace), "key": key}
+        found = await self._database.fetch("history", where)
+        if not found:
+            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
+        return records.versions_of(found)
+
+    # LangGraph's operations.
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        ops = storable_ops(ops)
+        await self._open()
+        results = [await self._read(op) for op in ops]
+        puts = {(op.namespace, op.key): op for op in ops if isinstance(op, PutOp)}
+        if puts:
+            await self._put(list(puts.values()))
+        return results
+
+    async def _read(self, op: Op) -> Result:
+        if isinstance(op, GetOp):
+            where = {"namespaces": [records.encode(op.namespace)], "keys": [op.key]}
+            found = await self._database.fetch("get", where)
+            await self._refresh(found, op.refresh_ttl)
+            return records.item_of(found[0]) if found else None
+        if isinstance(op, SearchOp):
+            prefix = op.namespace_prefix
+            wanted = {"limit": op.limit, "offset": op.offset, "kinds": None}
+            found = await self._search(records.scope_of(prefix), prefix, op.query or "", op.filter, wanted)
+            await self._refresh(found, op.refresh_ttl)
+            return [records.search_item_of(record) for record in found]
+        if isinstance(op, ListNamespacesOp):
+            found = await self._database.fetch("list_namespaces", records.namespace_parameters(op))
+            return [records.decode(record["namespace"]) for record in found]
+        return None
+
+    async def _put(self, puts: Sequence[PutOp]) -> None:
+        vectors = await self._embed(texts_to_embed(puts, self._fields))
+        batches: dict[Namespace, list[PutOp]] = {}
+        for op in sorted(puts, key=lambda op: op.namespace):
+            batches.setdefault(op.namespace, []).append(op)
+
+        async def write(conn: AsyncConn) -> None:
+            for namespace, ops in batches.items():
+                batch = Batch(
+                    namespace=namespace, language=self.language, vectors=vectors, fields=self._fields
+                )
+                await self._apply(conn, batch, ops)
+
+        await self._database.transaction(write)
+
+    # Under both.
+
+    async def _search(
+        self,
+        scope: str,
+        namespace: Namespace,
+        text: str,
+        filter: Mapping[str, Any] | None,  # noqa: A002
+        wanted: Mapping[str, Any],
+    ) -> list[Record]:
+        parameters = {
+            **wanted,
+            **records.filter_parameters(filter),
+            "namespace": records.encode(namespace),
+        }
+        await self._open()
+        if not text.strip():
+            return await self._database.fetch("latest", parameters, scope)
+        vector = None
+        if self.embeddings is not None:
+            vector = HalfVector(self._fitting(await self.embeddings.aembed_query(text)))
+        parameters |= {"language": self.language, "query": text, "vector": vector}
+        return await self._database.fetch("recall", parameters, scope)
+
+    async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
+        living = [record for record in found if record["expires_at"] is not None]
+        if wanted and living:
+            where = {"namespaces": [r["namespace"] for r in living], "keys": [r["key"] for r in living]}
+            await self._database.fetch("refresh_ttl", where)
+
+    async def _replayed(self, namespace: Namespace, idempotency_key: str) -> Receipts | None:
+        where = {"namespace": records.encode(namespace), "idempotency_key": idempotency_key}
+        found = await self._database.fetch("replayed_batch", where)
+        return records.receipts_of(found[0]) if found else None
+
+    async def _apply(
+        self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp]
+    ) -> Receipts:
+        """Everything that one batch changes, inside the caller's transaction."""
+        head = records.batch_parameters(batch)
+        if not await self._database.fetch_in(conn, "open_batch", head):
+            return records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
+        made = await self._plan(conn, batch, operations)
+        await self._write(conn, batch, made)
+        await self._database.fetch_in(
+            conn, "close_batch", {**head, "receipts": records.receipts_json(made.receipts)}
+        )
+        return Receipts(batch.id, made.receipts)
+
+    async def _plan(self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp]) -> Plan:
+        where = {"namespace": records.encode(batch.namespace), "keys": named_keys(operations)}
+        if not where["keys"]:
+            return plan(batch, operations, {}, {})
+        locked = await self._database.fetch_in(conn, "lock_current", where)
+        newest = await self._database.fetch_in(conn, "last_versions", where)
+        current = {record["key"]: records.row_of(record) for record in locked}
+        return plan(batch, operations, current, {record["key"]: record["max"] for record in newest})
+
+    async def _write(self, conn: AsyncConn, batch: Batch, made: Plan) -> None:
+        kept = [change for change in made.changes if change.row is not None]
+        gone = [change.version.key for change in made.changes if change.row is None]
+        rows = [records.memory_row(change) for change in kept]
+        versions = [records.version_row(batch.namespace, change) for change in made.changes]
+        if gone:
+            where = {"namespace": records.encode(batch.namespace), "keys": gone}
+            await self._database.fetch_in(conn, "delete_memories", where)
+        if len(rows) >= COPIED_FROM and all(change.version.version == 1 for change in kept):
+            await self._database.copy_in(conn, "copy_memory", records.MEMORY_TYPES, rows)
+            await self._database.copy_in(conn, "copy_version", records.VERSION_TYPES, versions)
+        elif versions:
+            async with conn.cursor() as cursor:
+                await cursor.executemany(query("insert_memory", self._database.db_schema), rows)
+                await cursor.executemany(query("insert_version", self._database.db_schema), versions)
+
+    # Vectors.
+
+    async def _embed(self, texts: list[str]) -> dict[str, Sequence[float]]:
+        """Vectors by text. Called before a transaction opens: none is open while a model runs."""
+        if self.embeddings is None or not texts:
+            return {}
+        vectors = await self.embeddings.aembed_documents(texts)
+        return {text: self._fitting(vector) for text, vector in zip(texts, vectors, strict=True)}
+
+    def _fitting(self, vector: list[float]) -> list[float]:
+        if len(vector) != self._dimension:
+            raise EmbeddingMismatch(
+                f"The store's vectors have {self._dimension} dimensions, this one has {len(vector)}."
+            )
+        return vector
+
+    async def _open(self) -> None:
+        if self._ready:
+            return
+        self._bind()
+        model = None
+        if self.embeddings is not None:
+            dimension = self._dimension or len(await self.embeddings.aembed_query("dimension"))
+            model = (embedding_name(self.embeddings), dimension)
+        self._dimension = await self._database.open(self.language, model)
+        self._ready = True

@@ -1,0 +1,150 @@
+"""How a namespace's memories are ranked against a query: words, BM25, fusion, budget. Pure; no I/O.
+
+The Postgres stores do the same inside one statement; this is the same arithmetic for a store without one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from itertools import groupby
+from typing import Any
+
+import snowballstemmer
+
+from memgraph_plugin.types import Hit
+
+K1 = 1.2
+B = 0.75
+NEIGHBOUR_WEIGHTS = (0.40, 0.15)
+"""What a turn's neighbours in its session add to its score, at distance 1 and 2."""
+
+SEARCHED_CHARACTERS = 65_536
+"""Words are read from this many characters of a text, as in the database (a tsvector holds 1 MB at most)."""
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+_CJK_LETTER = re.compile(f"[{_CJK}]")
+_WORDS = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W_{_CJK}]+")
+
+_ENGLISH_STOP_WORDS = """
+i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers
+herself it its itself they them their theirs themselves what which who whom this that these those am is are
+was were be been being have has had having do does did doing a an the and but if or because as until while
+of at by for with about against between into through during before after above below to from up down in out
+on off over under again further then once here there when where why how all any both each few more most
+other some such no nor not only own same so than too very s t can will just don should now
+"""
+_STOP_WORDS = {"english": frozenset(_ENGLISH_STOP_WORDS.split())}
+
+
+def lexemes(text: str, language: str = "english") -> list[str]:
+    """The words of `text` as search compares them, in order, much as Postgres' `to_tsvector` makes them.
+
+    Lower-cased, stemmed by `language`'s Snowball stemmer (not at all for "simple" or a language without one),
+    English stop words left out. A run of Chinese, Japanese or Korean letters becomes its overlapping pairs.
+    """
+    stop_words = _STOP_WORDS.get(language, frozenset())
+    found: list[str] = []
+    for match in _WORDS.finditer(text[:SEARCHED_CHARACTERS].lower()):
+        word = match.group()
+        if match["cjk"]:
+            found += [word[i : i + 2] for i in range(len(word) - 1)] or [word]
+        elif word not in stop_words:
+            found.append(_stem(word, language))
+    return found
+
+
+@lru_cache(maxsize=65_536)
+def _stem(word: str, language: str) -> str:
+    if language not in snowballstemmer.algorithms():
+        return word
+    # A stemmer keeps the word it works on: one a word, since threads may share this function.
+    return str(snowballstemmer.stemmer(language).stemWord(word))
+
+
+def bm25(query: Iterable[str], documents: Sequence[Mapping[str, int]]) -> list[float]:
+    """Okapi BM25 of each document (its lexemes and how often each occurs), by the statistics of just these.
+
+    Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the inverse
+    document frequency kept positive: ln(1 + (N - df + 0.5) / (df + 0.5)).
+    """
+    lengths = [sum(document.values()) for document in documents]
+    mean_length = sum(lengths) / len(lengths) if any(lengths) else 1.0
+    scores = [0.0] * len(documents)
+    for term in sorted(set(query)):
+        frequencies = [(i, document[term]) for i, document in enumerate(documents) if term in document]
+        idf = math.log(1 + (len(documents) - len(frequencies) + 0.5) / (len(frequencies) + 0.5))
+        for i, frequency in frequencies:
+            saturation = frequency + K1 * (1 - B + B * lengths[i] / mean_length)
+            scores[i] += idf * frequency * (K1 + 1) / saturation
+    return scores
+
+
+def fuse(
+    cosines: Sequence[float | None],
+    bm25s: Sequence[float],
+    sessions: Sequence[Any],
+    positions: Sequence[int | None],
+) -> list[float]:
+    """One score a row: z-scores of both rankers, summed, then smoothed over each session's neighbours.
+
+    A missing cosine adds nothing; a row without a session (None) is not smoothed.
+    """
+    known = [cosine for cosine in cosines if cosine is not None]
+    cosine_scores = iter(_z_scores(known))
+    sums = [
+        (next(cosine_scores) if cosine is not None else 0.0) + word_score
+        for cosine, word_score in zip(cosines, _z_scores(bm25s), strict=True)
+    ]
+    smoothed = list(sums)
+    for rows in _in_sessions(sessions, positions):
+        for at, row in enumerate(rows):
+            for distance, weight in enumerate(NEIGHBOUR_WEIGHTS, start=1):
+                near = [rows[i] for i in (at - distance, at + distance) if 0 <= i < len(rows)]
+                smoothed[row] += weight * sum(sums[i] for i in near)
+    return smoothed
+
+
+def _z_scores(values: Sequence[float]) -> list[float]:
+    if not values:
+        return []
+    mean = sum(values) / len(values)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+    # What is left of equal values is rounding error, not a ranking.
+    if deviation <= 1e-12 * max(1.0, abs(mean)):
+        return [0.0] * len(values)
+    return [(value - mean) / deviation for value in values]
+
+
+def _in_sessions(sessions: Sequence[Any], positions: Sequence[int | None]) -> list[list[int]]:
+    """The rows of each session in the order of their positions, those without one last."""
+    rows = [row for row, session in enumerate(sessions) if session is not None]
+    number = {session: n for n, session in enumerate(dict.fromkeys(sessions[row] for row in rows))}
+
+    def place(row: int) -> tuple[int, bool, int]:
+        position = positions[row]
+        return number[sessions[row]], position is None, position or 0
+
+    grouped = groupby(sorted(rows, key=place), key=lambda row: number[sessions[row]])
+    return [list(group) for _, group in grouped]
+
+
+def within_budget(hits: Iterable[Hit], token_budget: int | None) -> list[Hit]:
+    """In order, each hit whose tokens still fit into what is left of the budget; all where it is None."""
+    if token_budget is None:
+        return list(hits)
+    left = token_budget
+    kept = []
+    for hit in hits:
+        if hit.memory.tokens <= left:
+            kept.append(hit)
+            left -= hit.memory.tokens
+    return kept
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a model makes of `text`: one for a CJK letter, a quarter for other letters."""
+    cjk = len(_CJK_LETTER.findall(text))
+    return cjk + math.ceil((len(text) - cjk) / 4)

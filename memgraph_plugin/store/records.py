@@ -1,0 +1,192 @@
+"""Between rows of the database and values: pure, for both colours of the Postgres store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from langgraph.store.base import Item, ListNamespacesOp, SearchItem
+from pgvector import HalfVector
+from psycopg.types.json import Jsonb
+
+from memgraph_plugin.store.filters import to_jsonpath
+from memgraph_plugin.store.journal import Batch, Change, Row
+from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.types import Hit, Memory, MemoryVersion, Namespace, Receipt, Receipts
+
+Record = Mapping[str, Any]
+
+MEMORY_TYPES = (
+    "text", "text", "text", "int4", "jsonb", "text", "text", "halfvec", "int4", "text", "int4", "float4",
+    "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "float8",
+)  # fmt: skip
+"""Column types of `copy_memory`; a binary copy must be told."""
+
+VERSION_TYPES = (
+    "text", "text", "int4", "uuid", "text", "text", "text", "text[]", "text", "jsonb", "text", "text", "int4",
+    "float4", "text", "timestamptz", "timestamptz", "timestamptz",
+)  # fmt: skip
+
+
+def encode(namespace: Namespace) -> str:
+    """Labels, none of which has a dot, joined by dots."""
+    return ".".join(namespace)
+
+
+def decode(namespace: str) -> Namespace:
+    return tuple(namespace.split("."))
+
+
+def scope_of(prefix: Namespace) -> str:
+    """The condition of `queries.sql` that means this prefix."""
+    return "prefix" if prefix else "everywhere"
+
+
+def memory_of(record: Record) -> Memory:
+    return Memory(
+        namespace=decode(record["namespace"]),
+        key=record["key"],
+        text=record["text"],
+        kind=record["kind"],
+        value=record["value"],
+        version=record["version"],
+        session=record["session"],
+        position=record["position"],
+        importance=round(record["importance"], 6),
+        tokens=record["tokens"],
+        source=record["source"],
+        valid_from=_utc(record["valid_from"]),
+        valid_to=_utc(record["valid_to"]),
+        created_at=_utc(record["created_at"]),
+        updated_at=_utc(record["updated_at"]),
+        expires_at=_utc(record["expires_at"]),
+    )
+
+
+def row_of(record: Record) -> Row:
+    return Row(memory_of(record), record["language"], record["ttl"])
+
+
+def hit_of(record: Record) -> Hit:
+    return Hit(memory_of(record), record["score"], record["cosine"], record["bm25"])
+
+
+def recent_hit_of(record: Record) -> Hit:
+    return Hit(memory_of(record), 0.0)
+
+
+def item_of(record: Record) -> Item:
+    return Item(**_item(record))
+
+
+def search_item_of(record: Record) -> SearchItem:
+    return SearchItem(**_item(record), score=record.get("score"))
+
+
+def _item(record: Record) -> dict[str, Any]:
+    return {
+        "namespace": decode(record["namespace"]),
+        "key": record["key"],
+        "value": record["value"],
+        "created_at": _utc(record["created_at"]),
+        "updated_at": _utc(record["updated_at"]),
+    }
+
+
+def versions_of(found: Sequence[Record]) -> list[MemoryVersion]:
+    """The lines of one memory's history, oldest first."""
+    return [_version_of(record, found[0]["recorded_at"]) for record in found]
+
+
+def _version_of(record: Record, created_at: datetime) -> MemoryVersion:
+    then = {"created_at": created_at, "updated_at": record["recorded_at"], "valid_to": None}
+    gone = record["operation"] == "delete"
+    return MemoryVersion(
+        key=record["key"],
+        version=record["version"],
+        memory=None if gone else memory_of({**record, **then, "tokens": estimate_tokens(record["text"])}),
+        operation=record["operation"],
+        mode=record["mode"],
+        reason=record["reason"],
+        actor=record["actor"],
+        policy=record["policy"],
+        evidence=tuple(record["evidence"]),
+        batch_id=str(record["batch_id"]),
+        recorded_at=_utc(record["recorded_at"]),
+    )
+
+
+def memory_row(change: Change) -> tuple[Any, ...]:
+    """The parameters of `insert_memory`, in its order."""
+    assert change.row is not None  # noqa: S101 - callers write only what is left
+    m = change.row.memory
+    vector = None if change.embedding is None else HalfVector(list(change.embedding))
+    return (
+        encode(m.namespace), m.key, m.kind, m.version, Jsonb(m.value), m.text, change.row.language, vector,
+        m.tokens, m.session, m.position, m.importance, m.source, m.valid_from, m.created_at, m.updated_at,
+        m.expires_at, change.row.ttl,
+    )  # fmt: skip
+
+
+def version_row(namespace: Namespace, change: Change) -> tuple[Any, ...]:
+    """The parameters of `insert_version`, in its order."""
+    v, m = change.version, change.version.memory
+    head = (
+        encode(namespace), v.key, v.version, uuid.UUID(v.batch_id), v.operation, v.mode, v.reason, list(v.evidence),
+    )  # fmt: skip
+    if m is None:
+        return (*head, *[None] * 9, v.recorded_at)
+    return (
+        *head, m.kind, Jsonb(m.value), m.text, m.session, m.position, m.importance, m.source, m.valid_from,
+        m.expires_at, v.recorded_at,
+    )  # fmt: skip
+
+
+def batch_parameters(batch: Batch) -> dict[str, Any]:
+    return {
+        "namespace": encode(batch.namespace),
+        "batch_id": batch.id,
+        "idempotency_key": batch.idempotency_key,
+        "actor": batch.actor,
+        "policy": batch.policy,
+        "receipts": receipts_json([]),
+        "now": batch.now,
+    }
+
+
+def receipts_json(receipts: Sequence[Receipt]) -> Jsonb:
+    return Jsonb([asdict(receipt) for receipt in receipts])
+
+
+def receipts_of(record: Record) -> Receipts:
+    return Receipts(
+        str(record["batch_id"]), tuple(Receipt(**receipt) for receipt in record["receipts"]), replayed=True
+    )
+
+
+def filter_parameters(filter: Mapping[str, Any] | None) -> dict[str, Any]:  # noqa: A002 - LangGraph's name
+    """`path` and `vars` of a filter, both None where there is none."""
+    if not filter:
+        return {"path": None, "vars": None}
+    path, variables = to_jsonpath(filter)
+    return {"path": path, "vars": Jsonb(variables)}
+
+
+def namespace_parameters(op: ListNamespacesOp) -> dict[str, Any]:
+    conditions = [
+        {"suffix": c.match_type == "suffix", "depth": len(c.path), "path": list(c.path)}
+        for c in op.match_conditions or ()
+    ]
+    return {
+        "conditions": Jsonb(conditions),
+        "max_depth": op.max_depth,
+        "limit": op.limit,
+        "offset": op.offset,
+    }
+
+
+def _utc(moment: datetime | None) -> datetime | None:
+    return None if moment is None else moment.astimezone(UTC)

@@ -1,0 +1,79 @@
+"""The database's schema: created, migrated and checked, one process at a time."""
+
+from __future__ import annotations
+
+import psycopg
+from psycopg import sql
+
+from memgraph_plugin.errors import SchemaOutOfDate, StoreError
+from memgraph_plugin.store.connection import translated
+from memgraph_plugin.store.sql import MIGRATIONS, SCHEMA, query
+
+NEWEST = max(MIGRATIONS)
+
+
+def migrate(conninfo: str, schema: str) -> list[int]:
+    """Bring the schema up to date; the numbers of the migrations that it took, none where it was.
+
+    Everything happens in one transaction, under an advisory lock: two processes do not meet, and a failure
+    leaves the database as it was.
+
+    Raises:
+        DatabaseUnavailable: there is no database.
+        SchemaOutOfDate: the schema is newer than this package.
+        StoreError: pgvector cannot be installed, or a right is missing.
+    """
+    with translated(), psycopg.connect(conninfo, autocommit=True) as conn:
+        if current_version(conn, schema) == NEWEST:
+            return []
+        with conn.transaction():
+            conn.execute(
+                "SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"memgraph_plugin {schema}"]
+            )
+            return _migrate(conn, schema)
+
+
+def _migrate(conn: psycopg.Connection, schema: str) -> list[int]:
+    version = current_version(conn, schema)
+    if version == NEWEST:
+        return []
+    if version > NEWEST:
+        raise SchemaOutOfDate(
+            f"Schema {schema!r} is at {version}, this package knows {NEWEST}: upgrade the package."
+        )
+    _require_pgvector(conn)
+    conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
+    conn.execute(sql.SQL("SET LOCAL search_path TO {}, public").format(sql.Identifier(schema)))
+    pending = [number for number in sorted(MIGRATIONS) if number > version]
+    for text in [SCHEMA] if version == 0 else [MIGRATIONS[number] for number in pending]:
+        conn.execute(text.encode())
+    with conn.cursor() as cursor:
+        cursor.executemany("INSERT INTO migration (number) VALUES (%s)", [(number,) for number in pending])
+    return pending
+
+
+def current_version(conn: psycopg.Connection, schema: str) -> int:
+    """The number of the last migration that was applied; 0 where there is nothing yet."""
+    found = conn.execute(
+        "SELECT to_regclass(%s)", [f"{sql.Identifier(schema).as_string(conn)}.migration"]
+    ).fetchone()
+    if found is None or found[0] is None:
+        return 0
+    newest = conn.execute(query("schema_version", schema)).fetchone()
+    return int(newest[0]) if newest and newest[0] else 0
+
+
+def _require_pgvector(conn: psycopg.Connection) -> None:
+    available = conn.execute(
+        "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+    ).fetchone()
+    if available is None:
+        raise StoreError(
+            "This Postgres has no pgvector. Install it (https://github.com/pgvector/pgvector#installation), "
+            "or unset MEMGRAPH_PLUGIN_DSN to use the private database."
+        )
+    try:
+        with conn.transaction():
+            conn.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise StoreError("Ask a superuser for: CREATE EXTENSION vector") from error

@@ -1,0 +1,32 @@
+"""The SQL, by name: statements from `queries.sql`, the schema, and its migrations in order."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import LiteralString
+
+from psycopg import sql
+
+_HERE = files(__package__)
+
+
+def _named(text: str) -> dict[str, str]:
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+_QUERIES = _named((_HERE / "queries.sql").read_text())
+SCHEMA = (_HERE / "schema.sql").read_text()
+MIGRATIONS = {
+    int(file.name[:4]): file.read_text()
+    for file in sorted((_HERE / "migrations").iterdir(), key=lambda f: f.name)
+}
+
+
+@cache
+def query(name: str, schema: str, scope: str = "exactly") -> LiteralString:
+    """The statement of that name, for one schema and one scope of namespaces."""
+    text, condition = sql.SQL(_QUERIES[name]), sql.SQL(_QUERIES[scope])
+    return text.format(schema=sql.Identifier(schema), scope=condition).as_string()

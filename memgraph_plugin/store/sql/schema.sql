@@ -1,0 +1,114 @@
+-- The schema as it stands: what a new database gets. Every key begins with the namespace.
+-- Migrations of older databases are in migrations/; together they arrive at exactly this.
+
+CREATE TABLE migration (
+    number integer PRIMARY KEY,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+
+-- Which model made the vectors. One row: vectors of two models cannot be compared.
+CREATE TABLE embedding_model (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    name text NOT NULL,
+    dimension integer NOT NULL CHECK (dimension > 0)
+);
+
+-- Runs of Chinese, Japanese and Korean letters as overlapping pairs, since nothing marks their words.
+CREATE FUNCTION bigrams(body text) RETURNS text
+LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+RETURN (
+    SELECT string_agg(
+        CASE
+            WHEN here.cjk AND here.next_cjk THEN here.letter || here.next_letter || ' '
+            WHEN here.cjk AND here.previous_cjk THEN ' '
+            WHEN here.cjk THEN here.letter || ' '
+            WHEN here.next_cjk THEN here.letter || ' '
+            ELSE here.letter
+        END, '' ORDER BY here.i)
+    FROM (
+        SELECT letters.i, letters.letter, letters.cjk,
+            lead(letters.letter) OVER (ORDER BY letters.i) AS next_letter,
+            coalesce(lead(letters.cjk) OVER (ORDER BY letters.i), false) AS next_cjk,
+            coalesce(lag(letters.cjk) OVER (ORDER BY letters.i), false) AS previous_cjk
+        FROM (
+            SELECT split.i, split.letter,
+                split.letter ~ '[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]' AS cjk
+            FROM regexp_split_to_table(body, '') WITH ORDINALITY AS split (letter, i)
+        ) AS letters
+    ) AS here
+);
+
+-- What text search reads: the first 65,536 characters (a tsvector holds 1 MB at most).
+CREATE FUNCTION search_vector(language text, body text) RETURNS tsvector
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN body ~ '[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]'
+        THEN to_tsvector(language::regconfig, bigrams(left(body, 65536)))
+    ELSE to_tsvector(language::regconfig, left(body, 65536))
+END;
+
+-- Every memory as it is now: what search reads.
+CREATE TABLE memory (
+    namespace text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    kind text NOT NULL,
+    version integer NOT NULL,
+    value jsonb NOT NULL,
+    text text NOT NULL, -- empty: not to be found by search
+    language text NOT NULL,
+    terms tsvector NOT NULL GENERATED ALWAYS AS (search_vector(language, text)) STORED,
+    embedding halfvec,
+    tokens integer NOT NULL,
+    session text,
+    position integer,
+    importance real NOT NULL,
+    source text NOT NULL,
+    valid_from timestamptz,
+    valid_to timestamptz,
+    created_at timestamptz NOT NULL,
+    updated_at timestamptz NOT NULL,
+    expires_at timestamptz,
+    ttl double precision, -- minutes
+    PRIMARY KEY (namespace, key)
+);
+
+-- Inline wherever a row allows it: exact search reads them all; value and text make room first.
+ALTER TABLE memory ALTER COLUMN embedding SET STORAGE MAIN;
+ALTER TABLE memory ALTER COLUMN terms SET STORAGE MAIN;
+
+-- One call of apply: who decided, by what policy, and what became of each operation (refusals and no-ops too).
+CREATE TABLE operation_batch (
+    namespace text COLLATE "C" NOT NULL,
+    batch_id uuid NOT NULL,
+    idempotency_key text,
+    actor text NOT NULL,
+    policy text NOT NULL,
+    receipts jsonb NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    PRIMARY KEY (namespace, batch_id),
+    UNIQUE (namespace, idempotency_key)
+);
+
+-- Every version of every memory, with the operation that made it and why. Only ever appended to.
+-- A deleted memory's last version has no value.
+CREATE TABLE memory_version (
+    namespace text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    version integer NOT NULL,
+    batch_id uuid NOT NULL,
+    operation text NOT NULL,
+    mode text,
+    reason text NOT NULL,
+    evidence text[] NOT NULL,
+    kind text,
+    value jsonb,
+    text text,
+    session text,
+    position integer,
+    importance real,
+    source text,
+    valid_from timestamptz,
+    expires_at timestamptz,
+    recorded_at timestamptz NOT NULL,
+    PRIMARY KEY (namespace, key, version)
+);

@@ -1,0 +1,155 @@
+"""What may be stored: operations, checked before anything is embedded or written. Pure, for every store."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from langgraph.store.base import (
+    GetOp,
+    InvalidNamespaceError,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    SearchOp,
+    get_text_at_path,
+    validate_op_namespace,
+)
+
+from memgraph_plugin.errors import InvalidValue
+from memgraph_plugin.store.base import MAX_OPERATIONS
+from memgraph_plugin.types import Insert, Namespace, Operation, Update
+
+MAX_DEPTH = 100
+"""Levels of nesting in a value, at most."""
+
+MAX_DIGITS = 4_000
+"""Digits of a whole number, at most."""
+
+
+def storable_operations(namespace: Namespace, operations: Sequence[Operation]) -> list[Operation]:
+    """The operations with values of plain JSON, copied; for `apply`.
+
+    Raises:
+        InvalidNamespaceError, InvalidValue: as `MemoryStore.apply` says; the message names the place.
+    """
+    check_namespace(namespace)
+    if len(operations) > MAX_OPERATIONS:
+        raise InvalidValue(f"A batch has at most {MAX_OPERATIONS:,} operations, not {len(operations):,}.")
+    return [_storable_operation(operation, f"operations[{i}]") for i, operation in enumerate(operations)]
+
+
+def _storable_operation(operation: Operation, place: str) -> Operation:
+    for name in ("text", "key", "session", "source", "language", "reason"):
+        if (text := getattr(operation, name, None)) is not None:
+            check_text(text, f"{place}.{name}")
+    for i, turn in enumerate(operation.evidence):
+        check_text(turn, f"{place}.evidence[{i}]")
+    if not math.isfinite(getattr(operation, "importance", None) or 0.0):
+        raise InvalidValue(f"{place}.importance is not a finite number.")
+    for name in ("valid_from", "expires_at"):
+        if (moment := getattr(operation, name, None)) is not None and moment.tzinfo is None:
+            raise InvalidValue(f"{place}.{name} has no time zone.")
+    embedding = getattr(operation, "embedding", None)
+    if embedding is not None and not all(map(math.isfinite, embedding)):
+        raise InvalidValue(f"{place}.embedding has numbers that are not finite.")
+    if isinstance(operation, Insert | Update) and operation.value is not None:
+        return replace(operation, value=storable(operation.value, f"{place}.value"))
+    return operation
+
+
+def storable_ops(ops: Iterable[Op]) -> list[Op]:
+    """LangGraph's operations, checked, with values of plain JSON, copied; for `batch`.
+
+    Raises:
+        InvalidNamespaceError, InvalidValue: nothing of the batch may be executed.
+        ValueError: an operation of an unknown type, or a negative limit or offset.
+    """
+    checked: list[Op] = []
+    for i, op in enumerate(ops):
+        if not isinstance(op, GetOp | PutOp | SearchOp | ListNamespacesOp):
+            raise ValueError(f"Unknown operation: {type(op).__name__}")
+        validate_op_namespace(op)
+        if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
+            raise ValueError("limit and offset cannot be negative.")
+        if isinstance(op, PutOp):
+            check_namespace(op.namespace)
+            check_text(op.key, f"ops[{i}].key")
+            if op.value is not None:
+                op = op._replace(value=storable(op.value, f"ops[{i}].value"))
+        checked.append(op)
+    if len(checked) > MAX_OPERATIONS:
+        raise InvalidValue(f"A batch has at most {MAX_OPERATIONS:,} operations, not {len(checked):,}.")
+    return checked
+
+
+def check_namespace(namespace: Namespace) -> None:
+    """Refuse a namespace that names nobody: empty, or with a label that is empty, dotted or not storable."""
+    if not isinstance(namespace, tuple) or not namespace:
+        raise InvalidNamespaceError(f"A namespace is a tuple of one label or more, not {namespace!r:.80}.")
+    validate_op_namespace(GetOp(namespace, ""))
+    for label in namespace:
+        check_text(label, "namespace")
+
+
+def check_text(text: object, place: str) -> None:
+    """Refuse what is no text, or text that Postgres cannot hold (NUL characters, lone surrogates)."""
+    if not isinstance(text, str):
+        raise InvalidValue(f"{place} is a {type(text).__name__}; it must be a text.")
+    if "\0" in text:
+        raise InvalidValue(f"{place} has a NUL character.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidValue(f"{place} has a lone surrogate, which is no character.") from None
+
+
+def storable(value: Any, place: str = "value") -> dict[str, Any]:
+    """A copy of `value` in plain JSON types; tuples become lists.
+
+    Raises:
+        InvalidValue: naming the place of what is not JSON: NaN, infinity, NUL, another type, or a circle.
+    """
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{place} is a {type(value).__name__}; it must be a dict.")
+    copied: dict[str, Any] = _storable(value, place, 0)
+    return copied
+
+
+def _storable(value: Any, place: str, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise InvalidValue(f"{place[:80]}... is nested more than {MAX_DEPTH} levels deep, or holds itself.")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        check_text(value, place)
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > MAX_DIGITS * 3:
+            raise InvalidValue(f"{place} has more than {MAX_DIGITS:,} digits.")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidValue(f"{place} is {value}, which is not JSON.")
+        return float(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            check_text(key, f"{place}: key {key!r:.80}")
+        return {key: _storable(item, f"{place}.{key}", depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(item, f"{place}[{i}]", depth + 1) for i, item in enumerate(value)]
+    raise InvalidValue(f"{place} is a {type(value).__name__}, which is not JSON.")
+
+
+def text_of_put(op: PutOp, fields: Sequence[str] | None) -> str:
+    """What search reads of a put: its `index` paths, else the store's `fields`, else "text", else all."""
+    if op.value is None or op.index is False:
+        return ""
+    paths = op.index or fields
+    if paths:
+        return "\n".join(text for path in paths for text in get_text_at_path(op.value, path))
+    if isinstance(text := op.value.get("text"), str):
+        return text
+    return "\n".join(get_text_at_path(op.value, "$"))

@@ -1,0 +1,6 @@
+"""What it takes to test with memory and without a model, a key or a network."""
+
+from memgraph_plugin.testing.chat_model import ScriptedChatModel
+from memgraph_plugin.testing.embeddings import HashingEmbeddings
+
+__all__ = ["HashingEmbeddings", "ScriptedChatModel"]

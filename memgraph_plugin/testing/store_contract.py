@@ -1,0 +1,61 @@
+"""The contract of a memory store, as a pytest class: subclass it, give it a `store`, and run it on your own.
+
+    class TestMyStore(StoreContract):
+        @pytest.fixture
+        async def store(self):
+            yield MyStore(embeddings=HashingEmbeddings())
+
+Each test gets an empty store with `HashingEmbeddings()`; pytest-asyncio runs in its mode "auto".
+"""
+
+# ruff: noqa: S101
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.testing.langgraph_contract import LangGraphContract
+from memgraph_plugin.testing.operations_contract import OperationsContract
+from memgraph_plugin.testing.recall_contract import RecallContract
+from memgraph_plugin.types import Insert, Update
+
+ADA = ("acme", "ada")
+
+
+class StoreContract(LangGraphContract, OperationsContract, RecallContract):
+    """Everything that a `MemoryStore` promises. `has_sync` is False for a store with async methods alone."""
+
+    has_sync = True
+
+    async def test_sync_methods_do_what_the_async_ones_do(self, store: MemoryStore) -> None:
+        if not self.has_sync:
+            pytest.skip("the store is async")
+
+        def work() -> None:
+            store.put(ADA, "put", {"text": "likes tea"})
+            receipts = store.apply(ADA, [Insert(key="k", text="owns a borzoi")], idempotency_key="turn-1")
+            assert store.apply(ADA, [], idempotency_key="turn-1").receipts == receipts.receipts
+            store.apply(ADA, [Update(key="k", text="owns two borzois")])
+            assert store.recall(ADA, "borzoi")[0].memory.text == "owns two borzois"
+            assert [line.version for line in store.history(ADA, "k")] == [1, 2]
+            assert store.search(ADA, query="tea")[0].key == "put"
+            store.delete(ADA, "put")
+            assert store.get(ADA, "put") is None
+            assert store.list_namespaces() == [ADA]
+
+        await asyncio.to_thread(work)
+
+    async def test_threads_may_share_a_store(self, store: MemoryStore) -> None:
+        if not self.has_sync:
+            pytest.skip("the store is async")
+
+        def work(n: int) -> None:
+            for i in range(5):
+                store.apply(ADA, [Insert(key=f"{n}-{i}", text=f"note {i} by {n}")])
+                assert store.recall(ADA, f"note {i} by {n}")
+
+        await asyncio.gather(*(asyncio.to_thread(work, n) for n in range(4)))
+        assert len(await store.arecall(ADA, "", k=100)) == 20

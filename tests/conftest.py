@@ -1,0 +1,64 @@
+"""A real Postgres for every test that asks: one template database a session, a clone a test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import conninfo, sql
+
+from memgraph_plugin.store import schema
+from memgraph_plugin.store.embedded import EmbeddedPostgres
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The connection string of a server: MEMGRAPH_PLUGIN_TEST_DSN, or a private one for this session."""
+    if dsn := os.environ.get("MEMGRAPH_PLUGIN_TEST_DSN"):
+        yield dsn
+        return
+    server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
+    try:
+        yield server.ensure()
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(postgres: str) -> Iterator[str]:
+    """The name of a database with our tables in it."""
+    name = f"template_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    schema.migrate(conninfo.make_conninfo(postgres, dbname=name), "memgraph_plugin")
+    yield name
+    _drop(postgres, name)
+
+
+@pytest.fixture
+def dsn(postgres: str, template: str) -> Iterator[str]:
+    """The connection string of a database of this test's own, with our tables in it."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        clone = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        conn.execute(clone.format(sql.Identifier(name), sql.Identifier(template)))
+    yield conninfo.make_conninfo(postgres, dbname=name)
+    _drop(postgres, name)
+
+
+@pytest.fixture
+def empty_dsn(postgres: str) -> Iterator[str]:
+    """The connection string of a database of this test's own, with nothing in it."""
+    name = f"test_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    yield conninfo.make_conninfo(postgres, dbname=name)
+    _drop(postgres, name)
+
+
+def _drop(postgres: str, name: str) -> None:
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,0 +1,292 @@
+"""Memory in LangChain's agents: the middleware, the tools, the retriever."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from langchain.agents import create_agent
+from langchain.agents.middleware import SummarizationMiddleware
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages.tool import tool_call
+from langchain_core.retrievers import BaseRetriever
+from langchain_core.tools import tool
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from langgraph.checkpoint.memory import InMemorySaver
+
+from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, MissingNamespaceError, StoreError
+from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
+from memgraph_plugin.state import MemoryContext
+from memgraph_plugin.store.in_memory import InMemoryMemoryStore
+from memgraph_plugin.testing import HashingEmbeddings, ScriptedChatModel
+from memgraph_plugin.types import Hit, Insert, Receipts
+
+ANN = MemoryContext(user_id="ann")
+HERS = ("memories", "ann")
+
+
+class CountingStore(InMemoryMemoryStore):
+    """Counts recalls over everything, which is what an answer asks for."""
+
+    asked = 0
+
+    def recall(self, *args: Any, **kwargs: Any) -> list[Hit]:
+        self.asked += kwargs.get("kinds") is None
+        return super().recall(*args, **kwargs)
+
+    async def arecall(self, *args: Any, **kwargs: Any) -> list[Hit]:
+        self.asked += kwargs.get("kinds") is None
+        return await super().arecall(*args, **kwargs)
+
+
+@tool
+def weather(city: str) -> str:
+    """The weather in a city."""
+    return f"SECRET-TOOL-RESULT: sunny in {city}"
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore(embeddings=HashingEmbeddings(dimensions=256))
+
+
+@pytest.fixture
+def model() -> ScriptedChatModel:
+    return ScriptedChatModel(replies=["All right."], repeat_last=True)
+
+
+@pytest.fixture(params=["sync", "async"])
+def run(request: pytest.FixtureRequest) -> Any:
+    """Runs an agent either way: what holds for one must hold for the other."""
+
+    async def ask(agent: Any, text: str, *, thread: str = "1", context: Any = ANN) -> dict[str, Any]:
+        given = {"messages": [HumanMessage(text)]}, {"configurable": {"thread_id": thread}}
+        if request.param == "sync":
+            return agent.invoke(*given, context=context)
+        return await agent.ainvoke(*given, context=context)
+
+    return ask
+
+
+def turns(store: InMemoryMemoryStore, namespace: tuple[str, ...] = HERS) -> list[str]:
+    return sorted(hit.memory.text for hit in store.recall(namespace, "", k=100, kinds=("turn",)))
+
+
+def sent(messages: list[Any]) -> str:
+    return "\n".join(message.text for message in messages)
+
+
+async def test_an_agent_remembers_in_the_next_session(store, model, run) -> None:
+    agent = create_agent(model, middleware=[MemoryMiddleware(store=store)], context_schema=MemoryContext)
+    await run(agent, "I live in Lisbon.", thread="1")
+    result = await run(agent, "Where do I live?", thread="2")
+    assert "Lisbon" in sent(model.prompts[-1])
+    assert "Lisbon" not in sent(result["messages"])
+    assert set(result) == {"messages"}
+
+
+async def test_recall_happens_once_a_turn_and_tool_talk_is_not_stored(store, run) -> None:
+    call = AIMessage(
+        "Let me look.", tool_calls=[tool_call(name="weather", args={"city": "Porto"}, id="call_1")]
+    )
+    model = ScriptedChatModel(replies=[call, "Sunny."])
+    agent = create_agent(model, [weather], middleware=[MemoryMiddleware()], store=store)
+    store.apply(HERS, [Insert(text="The user lives in Porto.")])
+    result = await run(agent, "How is the weather where I live?")
+    assert [type(message) for message in result["messages"]] == [
+        HumanMessage,
+        AIMessage,
+        ToolMessage,
+        AIMessage,
+    ]
+    assert store.asked == 1
+    assert all("The user lives in Porto." in sent(prompt) for prompt in model.prompts)
+    store.asked = 0
+    assert turns(store) == ["How is the weather where I live?", "Sunny."]
+
+
+async def test_the_block_is_a_marked_user_message_before_the_question(store, model, run) -> None:
+    store.apply(HERS, [Insert(text="The user lives in Lisbon.")])
+    agent = create_agent(model, system_prompt="Be kind.", middleware=[MemoryMiddleware()], store=store)
+    await run(agent, "Where do I live?")
+    system, block, question = model.prompts[0]
+    assert system.text == "Be kind."
+    assert isinstance(block, HumanMessage)
+    assert block.additional_kwargs == {"memgraph_plugin": "memory"}
+    assert question.text == "Where do I live?"
+
+
+@pytest.mark.parametrize("prompt", ["Be kind.", None])
+async def test_the_block_may_end_the_system_message_instead(store, model, run, prompt: str | None) -> None:
+    store.apply(HERS, [Insert(text="The user lives in Lisbon.")])
+    middleware = MemoryMiddleware(store=store, inject_as="system")
+    await run(create_agent(model, system_prompt=prompt, middleware=[middleware]), "Where do I live?")
+    system, question = model.prompts[0]
+    assert isinstance(system, SystemMessage)
+    assert "Lisbon" in system.text
+    assert (prompt or "") in system.text
+    assert question.text == "Where do I live?"
+
+
+async def test_reading_only_writes_nothing(store, model, run) -> None:
+    agent = create_agent(model, middleware=[MemoryMiddleware(store=store, write=False)])
+    await run(agent, "I live in Lisbon.")
+    assert turns(store) == []
+
+
+async def test_two_memories_serve_one_agent(store, model, run) -> None:
+    team, own = MemoryMiddleware(namespace=("team",), write=False), MemoryMiddleware()
+    store.apply(("team",), [Insert(text="The office is in Berlin.")])
+    store.apply(HERS, [Insert(text="The user's desk is by the office window.")])
+    agent = create_agent(model, middleware=[team, own], store=store)
+    await run(agent, "Where is the office?")
+    assert "Berlin" in sent(model.prompts[0])
+    assert "window" in sent(model.prompts[0])
+    assert turns(store, ("team",)) == []
+    assert turns(store) != []
+
+
+async def test_threads_keep_their_own_messages_and_recall_what_is_not_shown(store, model, run) -> None:
+    agent = create_agent(model, middleware=[MemoryMiddleware()], store=store, checkpointer=InMemorySaver())
+    await run(agent, "My dog is called Rex.")
+    await run(agent, "What is my dog called?")
+    assert sent(model.prompts[-1]).count("My dog is called Rex.") == 1
+
+
+async def test_summaries_of_the_conversation_are_nobodys_words(store, run) -> None:
+    model = ScriptedChatModel(replies=["Noted."], repeat_last=True)
+    summary = SummarizationMiddleware(
+        ScriptedChatModel(replies=["SUMMARY"], repeat_last=True),
+        trigger=("messages", 3),
+        keep=("messages", 1),
+    )
+    agent = create_agent(
+        model, middleware=[summary, MemoryMiddleware()], store=store, checkpointer=InMemorySaver()
+    )
+    for text in ("I live in Lisbon.", "I have a cat.", "I like tea."):
+        result = await run(agent, text)
+    assert "SUMMARY" in sent(result["messages"])
+    assert not [text for text in turns(store) if "SUMMARY" in text]
+    assert {"I live in Lisbon.", "I have a cat.", "I like tea."} <= set(turns(store))
+
+
+async def test_any_context_with_a_user_will_do_and_none_will_not(store, model, run) -> None:
+    agent = create_agent(model, middleware=[MemoryMiddleware()], store=store)
+    await run(agent, "Hello", context={"user_id": "ann"})
+    assert "Hello" in turns(store)
+    with pytest.raises(MissingNamespaceError):
+        await run(agent, "Hello", context=None)
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="inject_as"):
+        MemoryMiddleware(inject_as="tool")  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"'a\.b'"):
+        MemoryMiddleware(namespace=("a.b",))
+
+
+class BrokenStore(InMemoryMemoryStore):
+    """A database that is not there."""
+
+    def recall(self, *args: Any, **kwargs: Any) -> list[Hit]:
+        raise DatabaseUnavailable
+
+    async def arecall(self, *args: Any, **kwargs: Any) -> list[Hit]:
+        raise DatabaseUnavailable
+
+    def apply(self, *args: Any, **kwargs: Any) -> Receipts:
+        raise DatabaseUnavailable
+
+    async def aapply(self, *args: Any, **kwargs: Any) -> Receipts:
+        raise DatabaseUnavailable
+
+
+async def test_recall_fails_open_and_writing_fails_loud(model, run) -> None:
+    reading = create_agent(model, middleware=[MemoryMiddleware(store=BrokenStore(), write=False)])
+    assert (await run(reading, "Hello"))["messages"][-1].text == "All right."
+    with pytest.raises(StoreError):
+        await run(create_agent(model, middleware=[MemoryMiddleware(store=BrokenStore())]), "Hello")
+
+
+async def test_an_agent_manages_its_memory_by_tool(store, run) -> None:
+    def calls(name: str, **arguments: Any) -> AIMessage:
+        return AIMessage("", tool_calls=[tool_call(name=name, args=arguments, id=name)])
+
+    def delete_first(messages: list[AnyMessage]) -> AIMessage:
+        found = json.loads(messages[-1].text)
+        return calls("manage_memory", action="delete", id=found[0]["id"])
+
+    model = ScriptedChatModel(
+        replies=[
+            calls("manage_memory", content="The user lives in Lisbon."),
+            "Noted.",
+            calls("search_memory", query="Lisbon", limit=1, filter={"content": {"$exists": True}}),
+            delete_first,
+            "Gone.",
+        ]
+    )
+    agent = create_agent(model, middleware=[MemoryMiddleware(store=store, write=False, tools=True)])
+    await run(agent, "Remember that.")
+    assert [hit.memory.text for hit in store.recall(HERS, "", k=9)] == ["The user lives in Lisbon."]
+    result = await run(agent, "Delete that.", thread="2")
+    assert "delete applied" in result["messages"][-2].text
+    assert store.recall(HERS, "", k=9) == []
+
+
+def test_tools_have_the_arguments_that_langmem_gave_them(store) -> None:
+    manage, search = memory_tools(store=store, namespace=HERS)
+    assert list(manage.args) == ["content", "action", "id"]
+    assert list(search.args) == ["query", "limit", "offset", "filter"]
+    assert [each.name for each in memory_tools(actions=())] == ["search_memory"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"action": "create"}, "needs content"),
+        ({"action": "update", "content": "x"}, "needs the id"),
+        ({"action": "update", "content": "x", "id": "nowhere"}, "not_found"),
+        ({"action": "update", "content": "x", "id": "turn:1"}, "cannot be changed"),
+        ({"action": "create", "content": "x", "id": "k"}, "takes no id"),
+    ],
+)
+def test_a_refused_action_is_told_to_the_model(store, arguments: dict[str, str], reason: str) -> None:
+    manage, _ = memory_tools(store=store, namespace=HERS)
+    assert reason in manage.invoke(arguments)
+
+
+def test_tools_work_outside_a_run_and_only_with_a_namespace(store) -> None:
+    manage, search = memory_tools(store=store, namespace=HERS, actions=("create",))
+    manage.invoke({"content": "The user lives in Lisbon. <recalled-memories>x</recalled-memories>"})
+    assert json.loads(search.invoke({"query": "Lisbon"}))[0]["content"] == "The user lives in Lisbon."
+    assert json.loads(search.invoke({"query": "Lisbon", "offset": 1})) == []
+    assert "must be one of" in manage.invoke({"action": "delete", "id": "x"})
+    with pytest.raises(MissingNamespaceError):
+        memory_tools(store=store)[1].invoke({"query": "Lisbon"})
+
+
+class TestMemoryRetriever(RetrieversIntegrationTests):
+    """LangChain's own tests of a retriever."""
+
+    @property
+    def retriever_constructor(self) -> type[BaseRetriever]:
+        return MemoryRetriever
+
+    @property
+    def retriever_constructor_params(self) -> dict[str, Any]:
+        store = InMemoryMemoryStore(embeddings=HashingEmbeddings(dimensions=256))
+        store.apply(HERS, [Insert(text=f"The user owns cat number {number}.") for number in range(5)])
+        return {"store": store, "namespace": HERS}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return "Which cats does the user own?"
+
+
+def test_documents_say_where_they_come_from(store) -> None:
+    store.apply(HERS, [Insert(text="The user lives in Lisbon.", key="home", value={"city": "Lisbon"})])
+    (document,) = MemoryRetriever(store=store, namespace=HERS).invoke("Lisbon")
+    assert (document.id, document.page_content) == ("home", "The user lives in Lisbon.")
+    assert document.metadata["value"] == {"city": "Lisbon"}
+    assert document.metadata["namespace"] == HERS
