@@ -10,8 +10,11 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-from memgraph_plugin.store import schema
-from memgraph_plugin.store.embedded import EmbeddedPostgres
+for contract in ("store", "langgraph", "operations", "recall"):
+    pytest.register_assert_rewrite(f"memgraph_plugin.testing.{contract}_contract")
+
+from memgraph_plugin.store import schema  # noqa: E402
+from memgraph_plugin.store.embedded import EmbeddedPostgres  # noqa: E402
 
 
 @pytest.fixture(scope="session")

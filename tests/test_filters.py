@@ -1,6 +1,10 @@
+import json
+from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memgraph_plugin.store.filters import matches, to_jsonpath
@@ -134,3 +138,25 @@ FILTERS = st.recursive(
     ),
     max_leaves=4,
 )
+
+ANSWER = """
+SELECT array(
+    SELECT jsonb_path_exists(value, %s::jsonpath, %s::jsonb)
+    FROM jsonb_array_elements(%s::jsonb) WITH ORDINALITY AS given (value, i) ORDER BY i)
+"""
+
+
+@pytest.fixture(scope="module")
+def connection(postgres: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        yield conn
+
+
+@settings(max_examples=400, deadline=None)
+@given(condition=FILTERS, values=st.lists(st.dictionaries(KEYS, VALUES, max_size=4), min_size=1, max_size=5))
+def test_a_filter_means_the_same_in_python_and_in_postgres(
+    connection: psycopg.Connection, condition: dict[str, Any], values: list[dict[str, Any]]
+) -> None:
+    path, variables = to_jsonpath(condition)
+    row = connection.execute(ANSWER, (path, json.dumps(variables), json.dumps(values))).fetchone()
+    assert row == ([matches(condition, value) for value in values],)

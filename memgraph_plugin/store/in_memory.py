@@ -35,7 +35,7 @@ from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.journal import Batch, Change, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import bm25, fuse, lexemes, within_budget
-from memgraph_plugin.store.storable import check_namespace, storable_operations, storable_ops
+from memgraph_plugin.store.storable import check_namespace, check_texts, storable_operations, storable_ops
 from memgraph_plugin.store.table import Entry, Table
 from memgraph_plugin.types import Hit, Memory, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
@@ -99,6 +99,7 @@ class InMemoryMemoryStore(MemoryStore):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = self._embed(texts_to_embed(operations, None), self._probe())
@@ -115,6 +116,7 @@ class InMemoryMemoryStore(MemoryStore):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = await self._aembed(texts_to_embed(operations, None), self._probe())

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from langgraph.store.base import PutOp
 
@@ -139,7 +139,7 @@ def _one(
 ) -> tuple[Receipt, Change | None]:
     if isinstance(operation, NoOp):
         return Receipt(operation="noop", status="unchanged", reason=operation.reason), None
-    key = operation.key or str(uuid.uuid4())
+    key = operation.key if operation.key is not None else str(uuid.uuid4())
     row = current.get(key)
     if row and row.memory.expires_at is not None and row.memory.expires_at <= batch.now:
         row = None
@@ -189,7 +189,7 @@ def _written(
             key=key,
             text=operation.text,
             kind=operation.kind,
-            value=operation.value,
+            value=operation.value or {"text": operation.text},
             session=operation.session,
             position=operation.position,
             importance=operation.importance,
@@ -206,11 +206,18 @@ def _written(
     memory = replace(
         old,
         text=operation.text,
-        value=old.value if operation.value is None else operation.value,
+        value=_revised(old, operation),
         importance=old.importance if operation.importance is None else operation.importance,
         valid_from=since,
     )
     return _finished(batch, memory, version, row.language, row.ttl)
+
+
+def _revised(old: Memory, operation: Update) -> Mapping[str, Any]:
+    """The value after an update: the given one, else the old one, whose "text" follows the memory's."""
+    if operation.value is not None:
+        return operation.value
+    return {**old.value, "text": operation.text} if old.value.get("text") == old.text else old.value
 
 
 def _put(batch: Batch, op: PutOp, row: Row | None, version: int) -> tuple[Receipt, Change | None]:

@@ -14,7 +14,7 @@ from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 
 
 def database(settings: Settings) -> str:
-    """The connection string of the configured database; without one, of the private Postgres, which is started."""
+    """The connection string of the configured database, else of the private Postgres, which is started."""
     if settings.dsn is not None:
         return settings.dsn.get_secret_value()
     from memgraph_plugin.store.embedded import EmbeddedPostgres

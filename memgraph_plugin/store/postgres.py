@@ -29,7 +29,7 @@ from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import within_budget
 from memgraph_plugin.store.sql import query
-from memgraph_plugin.store.storable import check_namespace, storable_operations, storable_ops
+from memgraph_plugin.store.storable import check_namespace, check_texts, storable_operations, storable_ops
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
@@ -119,6 +119,7 @@ class PostgresMemoryStore(MemoryStore):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
         self._open()
         check_dimension(operations, self._dimension)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
@@ -148,6 +149,7 @@ class PostgresMemoryStore(MemoryStore):
         token_budget: int | None = None,
     ) -> list[Hit]:
         check_namespace(namespace)
+        check_texts(query=query)
         wanted = {"limit": max(k, 0), "offset": 0, "kinds": list(kinds) if kinds is not None else None}
         found = self._search("exactly", namespace, query, filter, wanted)
         read = records.hit_of if query.strip() else records.recent_hit_of

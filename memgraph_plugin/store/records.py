@@ -135,7 +135,8 @@ def version_row(namespace: Namespace, change: Change) -> tuple[Any, ...]:
     """The parameters of `insert_version`, in its order."""
     v, m = change.version, change.version.memory
     head = (
-        encode(namespace), v.key, v.version, uuid.UUID(v.batch_id), v.operation, v.mode, v.reason, list(v.evidence),
+        encode(namespace), v.key, v.version, uuid.UUID(v.batch_id), v.operation, v.mode, v.reason,
+        list(v.evidence),
     )  # fmt: skip
     if m is None:
         return (*head, *[None] * 9, v.recorded_at)

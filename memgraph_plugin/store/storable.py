@@ -74,9 +74,12 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
         validate_op_namespace(op)
         if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
             raise ValueError("limit and offset cannot be negative.")
+        if isinstance(op, SearchOp) and op.query:
+            check_text(op.query, f"ops[{i}].query")
+        if isinstance(op, GetOp | PutOp):
+            check_text(op.key, f"ops[{i}].key")
         if isinstance(op, PutOp):
             check_namespace(op.namespace)
-            check_text(op.key, f"ops[{i}].key")
             if op.value is not None:
                 op = op._replace(value=storable(op.value, f"ops[{i}].value"))
         checked.append(op)
@@ -104,6 +107,13 @@ def check_text(text: object, place: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidValue(f"{place} has a lone surrogate, which is no character.") from None
+
+
+def check_texts(**texts: str | None) -> None:
+    """`check_text` for arguments, by their names; None passes."""
+    for place, text in texts.items():
+        if text is not None:
+            check_text(text, place)
 
 
 def storable(value: Any, place: str = "value") -> dict[str, Any]:

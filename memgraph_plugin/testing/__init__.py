@@ -2,5 +2,6 @@
 
 from memgraph_plugin.testing.chat_model import ScriptedChatModel
 from memgraph_plugin.testing.embeddings import HashingEmbeddings
+from memgraph_plugin.testing.openai_server import Fault, OpenAIServer
 
-__all__ = ["HashingEmbeddings", "ScriptedChatModel"]
+__all__ = ["Fault", "HashingEmbeddings", "OpenAIServer", "ScriptedChatModel"]

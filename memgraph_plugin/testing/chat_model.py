@@ -101,13 +101,14 @@ class ScriptedChatModel(BaseChatModel):
             raise reply
         message = reply if isinstance(reply, AIMessage) else AIMessage(content=reply)
         if tools and tool_choice not in (None, "auto", "none") and not message.tool_calls:
-            return _as_tool_call(message, tools, str(tool_choice), turn)
+            return as_forced_call(message, tools, str(tool_choice), turn)
         return message.model_copy(update={"id": None})
 
 
-def _as_tool_call(
+def as_forced_call(
     message: AIMessage, tools: Sequence[dict[str, Any]], tool_choice: str, turn: int
 ) -> AIMessage:
+    """A JSON object as text made into a call of the tool chosen, else of the first; other text is left."""
     try:
         arguments = json.loads(message.text)
     except ValueError:

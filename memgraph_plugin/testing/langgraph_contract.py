@@ -270,8 +270,13 @@ class LangGraphContract:
         for bad in (float("nan"), float("-inf"), "nul\0", {"nul\0": 1}, b"bytes", {1, 2}, object(), {1: 2}):
             with pytest.raises(InvalidValue, match="deep"):
                 await store.abatch([PutOp(ADA, "good", {"n": 1}), PutOp(ADA, "bad", {"deep": [bad]})])
-        with pytest.raises(InvalidValue):
-            await store.aput(ADA, "nul\0", {})
+        for op in (
+            PutOp(ADA, "nul\0", {}),
+            GetOp(ADA, "nul\0"),
+            SearchOp(ADA, query="lone surrogate \ud800"),
+        ):
+            with pytest.raises(InvalidValue):
+                await store.abatch([PutOp(ADA, "good", {"n": 1}), op])
         assert await store.asearch(()) == []
 
     async def test_a_value_that_holds_itself_is_refused(self, store: MemoryStore) -> None:

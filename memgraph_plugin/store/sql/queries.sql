@@ -64,6 +64,8 @@ WITH query AS MATERIALIZED (
 ), best AS MATERIALIZED (
     SELECT id, score, namespace, key, cosine, bm25
     FROM smoothed JOIN rows USING (id) LEFT JOIN words USING (id)
+    -- Without a vector, it takes a word of the query, or a neighbour that has one.
+    WHERE cosine IS NOT NULL OR bm25 IS NOT NULL OR score > 0
     ORDER BY score DESC, key LIMIT %(limit)s OFFSET %(offset)s
 )
 SELECT memory.namespace, memory.key, kind, version, value, text, tokens, session, position, importance, source,
