@@ -1,3 +1,79 @@
-"""Lasting memory for LangChain and LangGraph agents, on your own Postgres."""
+"""Lasting memory for LangChain and LangGraph agents, on your own Postgres. Names load when they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from memgraph_plugin.errors import MemgraphPluginError
+    from memgraph_plugin.graph import build_memory_graph
+    from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
+    from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+    from memgraph_plugin.memalpha.rules import RulePolicy
+    from memgraph_plugin.models.chat import load_chat_model
+    from memgraph_plugin.models.embeddings import load_embeddings
+    from memgraph_plugin.settings import Settings
+    from memgraph_plugin.state import MemoryContext, MemoryState
+    from memgraph_plugin.store.base import MemoryStore
+    from memgraph_plugin.store.in_memory import InMemoryMemoryStore
+    from memgraph_plugin.store.open import aopen_store, open_store
+    from memgraph_plugin.store.postgres import PostgresMemoryStore
+    from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
+    from memgraph_plugin.types import Delete, Hit, Insert, Memory, NoOp, Receipt, Receipts, Update
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "errors": ("MemgraphPluginError",),
+    "graph": ("build_memory_graph",),
+    "integrations.langchain": ("MemoryMiddleware", "MemoryRetriever", "memory_tools"),
+    "memalpha.chat_policy": ("ChatModelPolicy",),
+    "memalpha.rules": ("RulePolicy",),
+    "models.chat": ("load_chat_model",),
+    "models.embeddings": ("load_embeddings",),
+    "settings": ("Settings",),
+    "state": ("MemoryContext", "MemoryState"),
+    "store.base": ("MemoryStore",),
+    "store.in_memory": ("InMemoryMemoryStore",),
+    "store.open": ("aopen_store", "open_store"),
+    "store.postgres": ("PostgresMemoryStore",),
+    "store.postgres_async": ("AsyncPostgresMemoryStore",),
+    "types": ("Delete", "Hit", "Insert", "Memory", "NoOp", "Receipt", "Receipts", "Update"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "AsyncPostgresMemoryStore",
+    "ChatModelPolicy",
+    "Delete",
+    "Hit",
+    "InMemoryMemoryStore",
+    "Insert",
+    "MemgraphPluginError",
+    "Memory",
+    "MemoryContext",
+    "MemoryMiddleware",
+    "MemoryRetriever",
+    "MemoryState",
+    "MemoryStore",
+    "NoOp",
+    "PostgresMemoryStore",
+    "Receipt",
+    "Receipts",
+    "RulePolicy",
+    "Settings",
+    "Update",
+    "aopen_store",
+    "build_memory_graph",
+    "load_chat_model",
+    "load_embeddings",
+    "memory_tools",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -11,6 +11,7 @@ MemgraphPluginError
 │   ├── SchemaOutOfDate
 │   ├── EmbeddingMismatch       the store was filled by another embedding model
 │   └── InvalidValue            a value cannot be stored as JSON text
+├── ModelUnavailable            a model cannot be reached, fetched or loaded
 ├── ModelReplyError             a model's reply has not the shape it was asked for; keeps the raw reply
 ├── OperationRejected           an operation broke a rule; has a code and a reason
 └── FingerprintMismatch         downloaded or stored bytes are not the expected ones
@@ -39,7 +40,7 @@ class MissingExtraError(ConfigurationError):
 
 
 class MissingNamespaceError(ConfigurationError):
-    """No namespace: pass context=MemoryContext(user_id=...), or configurable={"user_id": ...} in the config."""
+    """No namespace: pass context=MemoryContext(user_id=...), or "user_id" in the config's "configurable"."""
 
 
 class StoreError(MemgraphPluginError):
@@ -68,6 +69,10 @@ class EmbeddingMismatch(StoreError):
 
 class InvalidValue(StoreError, ValueError):
     """A value cannot be stored: it must be JSON without NaN, infinities and NUL characters."""
+
+
+class ModelUnavailable(MemgraphPluginError):
+    """A model cannot be reached, fetched or loaded."""
 
 
 class ModelReplyError(MemgraphPluginError):

@@ -1,4 +1,4 @@
-"""Settings, read once at the edges (CLI, deployable graphs, servers) and passed in; nothing below reads the environment."""
+"""Settings, read once at the edges (CLI, deployable graphs, servers) and passed in from there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ class Settings(BaseSettings):
     dsn: SecretStr | None = Field(None, description="Postgres to use; unset: a private one is started")
     db_schema: str = Field("memgraph_plugin", description="Postgres schema that holds the tables")
     data_dir: Path = Field(
-        default_factory=lambda: platformdirs.user_data_path("memgraph-plugin"), description="the private Postgres"
+        default_factory=lambda: platformdirs.user_data_path("memgraph-plugin"),
+        description="the private Postgres",
     )
     cache_dir: Path = Field(
         default_factory=lambda: platformdirs.user_cache_path("memgraph-plugin"), description="pulled models"

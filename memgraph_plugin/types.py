@@ -1,4 +1,4 @@
-"""The values that travel: what a memory is, what may be done to one, and what was done. Frozen, without I/O."""
+"""The values that travel: what a memory is, what may be done to one, and what was done. No I/O."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insert:
-    """Remember something new. `key` is made by the store where None; `embedding` where None and text is given."""
+    """Remember something new. `key` is made by the store where None, and `embedding` of the text."""
 
     text: str
     kind: MemoryKind = "semantic"

@@ -22,18 +22,15 @@ import pytest
 from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable
 from memgraph_plugin.store.embedded import EmbeddedPostgres
 
-AS_ROOT = os.geteuid() == 0
-LINUX = sys.platform == "linux"
-linux_only = pytest.mark.skipif(not LINUX, reason="looks into /proc")
-root_only = pytest.mark.skipif(not AS_ROOT, reason="needs root")
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 Make = Callable[..., EmbeddedPostgres]
-Popen = subprocess.Popen[str]
 
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A stopped server's directory, to copy: initdb is most of a cold start."""
+    """A stopped server's directory, which the tests use in turn: initdb is most of a cold start."""
     server = EmbeddedPostgres(tmp_path_factory.mktemp("pg") / "pristine")
     server.ensure()
     server.stop()
@@ -41,26 +38,38 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def make(tmp_path: Path, pristine: Path) -> Iterator[Make]:
+def make(pristine: Path) -> Iterator[Make]:
     made: list[EmbeddedPostgres] = []
 
-    def server(path: Path = tmp_path / "pg", *, fresh: bool = False, **options: Any) -> EmbeddedPostgres:
-        if not fresh and not path.exists():
-            shutil.copytree(pristine, path, symlinks=True)
+    def server(path: Path = pristine, **options: Any) -> EmbeddedPostgres:
         made.append(EmbeddedPostgres(path, **options))
         return made[-1]
 
     yield server
     for each in made:
         each.stop()
-        assert not each.status().running
-        assert not each.status().socket_dir.exists() or each.status().socket_dir.is_relative_to(each.data_dir)
+        status = each.status()
+        assert not status.running
+        assert status.socket_dir.is_relative_to(each.data_dir) or not status.socket_dir.exists()
+        if each.data_dir != pristine:
+            shutil.rmtree(each.data_dir, ignore_errors=True)
 
 
-def ask(server: EmbeddedPostgres, query: str, dbname: str = "memgraph_plugin") -> object:
-    with psycopg.connect(server.dsn, dbname=dbname, autocommit=True) as connection:
-        row = connection.execute(query).fetchone()
-        return row[0] if row else None
+@pytest.fixture
+def without_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where user namespaces are forbidden."""
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() != 0 or not setpriv:
+        pytest.skip("needs root and setpriv")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/setpriv").symlink_to(setpriv)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+
+
+def ask(server: EmbeddedPostgres, query: str) -> Any:
+    with psycopg.connect(server.dsn, autocommit=True) as connection:
+        cursor = connection.execute(query)
+        return cursor.fetchone()[0] if cursor.description else None  # type: ignore[index]
 
 
 def pid_of(server: EmbeddedPostgres) -> int:
@@ -75,7 +84,7 @@ def kill(server: EmbeddedPostgres) -> int:
     return pid
 
 
-def python(code: str, *arguments: object, prefix: Sequence[str] = (), **options: Any) -> Popen:
+def python(code: str, *arguments: object, prefix: Sequence[str] = (), **options: Any) -> Any:
     head = "import sys, os, time; from memgraph_plugin.store.embedded import EmbeddedPostgres as E\n"
     command = [*prefix, sys.executable, "-c", head + code, *map(str, arguments)]
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, **options)
@@ -88,24 +97,12 @@ def connects_as(uid: int, path: Path) -> bool:
         os.setgroups([])
         os.setgid(uid)
         os.setuid(uid)
-        client = socket.socket(socket.AF_UNIX)
-        os._exit(0 if client.connect_ex(str(path)) == 0 else 1)
+        os._exit(0 if socket.socket(socket.AF_UNIX).connect_ex(str(path)) == 0 else 1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-@pytest.fixture
-def without_unshare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where user namespaces are forbidden."""
-    setpriv = shutil.which("setpriv")
-    if not AS_ROOT or not setpriv:
-        pytest.skip("needs root and setpriv")
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    (programs / "setpriv").symlink_to(setpriv)
-    monkeypatch.setenv("PATH", str(programs))
-
-
-# Starting and stopping
+def modes_up_from(path: Path) -> dict[Path, int]:
+    return {place: stat.S_IMODE(place.stat().st_mode) for place in [path, *path.parents]}
 
 
 def test_a_fresh_directory_becomes_a_server_with_vectors_text_search_and_safe_settings(
@@ -113,11 +110,11 @@ def test_a_fresh_directory_becomes_a_server_with_vectors_text_search_and_safe_se
 ) -> None:
     home = tmp_path / "home"
     home.mkdir(mode=0o711)
-    modes = {parent: parent.stat().st_mode for parent in [home, *home.parents]}
+    modes = modes_up_from(home)
     for name, value in {"LC_ALL": "xx_XX.broken", "LANG": "xx", "PGDATA": "/nowhere", "PGPORT": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
-    server = make(home / 'a b $(touch oops) `x` "q" \'é', fresh=True)
+    server = make(home / 'a b $(touch oops) `x` "q" \'é')
     promised = server.dsn
 
     assert server.ensure() == promised
@@ -128,19 +125,16 @@ def test_a_fresh_directory_becomes_a_server_with_vectors_text_search_and_safe_se
     assert {name: ask(server, f"SHOW {name}") for name in settings} == settings
     status = server.status()
     assert status.running
-    assert status.version
-    assert status.version.startswith("18")
-    assert status.size
-    assert status.size > 1_000_000
+    assert (status.version or "").startswith("18.")
+    assert (status.size or 0) > 1_000_000
     assert stat.S_IMODE(status.socket_dir.stat().st_mode) == 0o700
-    assert modes == {parent: parent.stat().st_mode for parent in modes}
+    assert modes_up_from(home) == modes
 
 
 def test_stop_is_explicit_and_start_brings_the_rows_back(make: Make) -> None:
     server = make()
     server.ensure()
-    with psycopg.connect(server.dsn) as connection:
-        connection.execute("CREATE TABLE kept AS SELECT 7 AS n")
+    ask(server, "CREATE TABLE kept AS SELECT 7 AS n")
     assert server.stop()
     assert not server.stop()
     status = server.status()
@@ -152,8 +146,7 @@ def test_stop_is_explicit_and_start_brings_the_rows_back(make: Make) -> None:
 def test_ensure_costs_little_when_the_server_is_up(make: Make) -> None:
     server = make()
     server.ensure()
-    pid = pid_of(server)
-    start = time.perf_counter()
+    pid, start = pid_of(server), time.perf_counter()
     for _ in range(10):
         server.ensure()
     assert (time.perf_counter() - start) / 10 < 0.2  # 4 ms on an idle machine
@@ -166,17 +159,12 @@ def test_the_server_outlives_its_starter_and_inherits_nothing(
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=5MB")
     monkeypatch.setenv("LD_BIND_NOW", "1")
     server = make()
-    code = """
-os.set_inheritable(os.dup(1), True)
-E(sys.argv[1]).ensure()
-print("up", flush=True)
-os.kill(os.getpid(), 9)
-"""
+    code = "os.set_inheritable(os.dup(1), True); E(sys.argv[1]).ensure(); os.kill(os.getpid(), 9)"
     starter = python(code, server.data_dir, start_new_session=True)
-    said, _ = starter.communicate(timeout=30)  # returns at the starter's end: nobody else holds the pipe
-    assert said == "up\n"
+    starter.communicate(timeout=30)  # returns at the starter's end: nobody else holds its pipe
+    assert starter.returncode == -9
     assert ask(server, "SELECT 1") == 1
-    if LINUX:
+    if sys.platform == "linux":
         proc = Path(f"/proc/{pid_of(server)}")
         streams = [os.readlink(proc / "fd" / name) for name in "012"]
         assert streams == ["/dev/null", *[str(server.status().log)] * 2]
@@ -184,24 +172,26 @@ os.kill(os.getpid(), 9)
         assert not [entry for entry in environment if entry.startswith((b"LD_", b"PGOPTIONS"))]
 
 
-def test_six_processes_racing_on_a_fresh_directory_get_one_server(make: Make) -> None:
-    server = make(fresh=True)
+def test_six_processes_racing_on_a_fresh_directory_get_one_server(tmp_path: Path, make: Make) -> None:
+    server = make(tmp_path / "pg")
     code = """
 import psycopg
 connection = psycopg.connect(E(sys.argv[1]).ensure())
 print(connection.execute("SELECT pg_postmaster_start_time()").fetchone()[0])
 """
     racers = [python(code, server.data_dir) for _ in range(6)]
-    said = [racer.communicate(timeout=60)[0] for racer in racers]
-    assert len(set(said)) == 1
-    assert said[0].strip()
+    said = {racer.communicate(timeout=60)[0] for racer in racers}
+    assert len(said) == 1
+    assert said.pop().startswith("20")
 
 
 def test_threads_racing_for_a_stopped_server_get_one(make: Make) -> None:
     server = make()
+    log = server.status().log
+    before = log.read_text().count("starting PostgreSQL")
     with ThreadPoolExecutor(6) as pool:
         assert len(set(pool.map(lambda _: server.ensure(), range(6)))) == 1
-    assert "lock file" not in server.status().log.read_text()
+    assert log.read_text().count("starting PostgreSQL") == before + 1
 
 
 def test_settings_are_passed_on_and_those_that_open_the_server_are_refused(make: Make) -> None:
@@ -227,16 +217,11 @@ def test_the_log_does_not_quote_failed_statements(make: Make) -> None:
     assert "secret" not in server.status().log.read_text()
 
 
-# Surviving
-
-
 def test_every_acknowledged_row_is_there_after_kill_9_under_load(make: Make) -> None:
     server = make()
     server.ensure()
-    ask_none = psycopg.connect(server.dsn, autocommit=True)
-    ask_none.execute("CREATE TABLE load (n int PRIMARY KEY)")
-    ask_none.close()
-    acknowledged: list[int] = []
+    ask(server, "CREATE TABLE load (n int PRIMARY KEY)")
+    acknowledged: set[int] = set()
 
     def insert() -> None:
         with psycopg.connect(server.dsn, autocommit=True) as connection:
@@ -245,19 +230,18 @@ def test_every_acknowledged_row_is_there_after_kill_9_under_load(make: Make) -> 
                     connection.execute("INSERT INTO load VALUES (%s)", [n])
                 except psycopg.OperationalError:
                     return
-                acknowledged.append(n)
+                acknowledged.add(n)
 
     writer = threading.Thread(target=insert)
     writer.start()
-    while len(acknowledged) < 200:
+    while len(acknowledged) < 200 and writer.is_alive():
         time.sleep(0.01)
     killed = kill(server)
     server.ensure()
     writer.join()
     assert pid_of(server) != killed
-    found = ask(server, "SELECT array_agg(n ORDER BY n) FROM load")
-    assert isinstance(found, list)
-    assert set(acknowledged) <= set(found)
+    assert len(acknowledged) >= 200
+    assert acknowledged <= set(ask(server, "SELECT array_agg(n) FROM load"))
 
 
 def test_a_recovery_longer_than_ten_seconds_is_waited_for(tmp_path: Path, make: Make) -> None:
@@ -275,20 +259,18 @@ def test_a_recovery_longer_than_ten_seconds_is_waited_for(tmp_path: Path, make: 
 @linux_only
 def test_a_zombie_postmaster_does_not_block_the_next(make: Make) -> None:
     server = make()
-    # The starter makes itself the foster parent of orphans (PR_SET_CHILD_SUBREAPER) and never reaps.
     code = """
 import ctypes
-ctypes.CDLL(None).prctl(36, 1)
+ctypes.CDLL(None).prctl(36, 1)  # PR_SET_CHILD_SUBREAPER: orphans become ours, and we never reap
 E(sys.argv[1]).ensure()
 print("up", flush=True)
 time.sleep(60)
 """
     starter = python(code, server.data_dir)
-    assert starter.stdout
     assert starter.stdout.readline() == "up\n"
     killed = kill(server)
     server.ensure()
-    assert " Z " in Path(f"/proc/{killed}/stat").read_text()
+    assert ") Z " in Path(f"/proc/{killed}/stat").read_text()
     assert pid_of(server) != killed
     starter.kill()
     starter.communicate()
@@ -301,11 +283,10 @@ def test_it_does_not_start_beside_the_last_children_of_a_killed_server(make: Mak
         child = connection.info.backend_pid
         os.kill(child, signal.SIGSTOP)
         kill(server)
-        with pytest.raises(DatabaseUnavailable, match="still in use"):
-            server.ensure(timeout=1.5)
-        os.kill(child, signal.SIGCONT)
-    server.ensure()
-    assert ask(server, "SELECT 1") == 1
+        start = time.monotonic()
+        threading.Timer(1.5, os.kill, (child, signal.SIGCONT)).start()
+        server.ensure()
+    assert time.monotonic() - start > 1.5
 
 
 @linux_only
@@ -332,11 +313,10 @@ def test_a_stale_lock_file_is_seen_through(make: Make, holder: str) -> None:
         foreign.wait()
 
 
-def test_an_initdb_killed_halfway_does_not_poison_the_directory(make: Make) -> None:
-    server = make(fresh=True)
+def test_an_initdb_killed_halfway_does_not_poison_the_directory(tmp_path: Path, make: Make) -> None:
+    server = make(tmp_path / "pg")
     starter = python("E(sys.argv[1]).ensure()", server.data_dir, start_new_session=True)
-    deadline = time.monotonic() + 20
-    while not list(server.data_dir.glob("cluster.new-*/global/*")) and time.monotonic() < deadline:
+    while not list(server.data_dir.glob("cluster.new-*/global/*")) and starter.poll() is None:
         time.sleep(0.005)
     os.killpg(starter.pid, signal.SIGKILL)
     starter.communicate()
@@ -347,21 +327,16 @@ def test_an_initdb_killed_halfway_does_not_poison_the_directory(make: Make) -> N
     assert not list(server.data_dir.glob("cluster.new-*"))
 
 
-# Places
-
-
 def test_a_long_path_puts_the_socket_into_a_short_private_directory_whatever_tmpdir(
     tmp_path: Path, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = make(tmp_path / ("x" * 120))
-    server.ensure()
+    dsn = server.ensure()
     short = server.status().socket_dir
     assert len(str(short)) < 90
     assert stat.S_IMODE(short.stat().st_mode) == 0o700
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    assert EmbeddedPostgres(server.data_dir).dsn == server.dsn
-    server.stop()
-    assert not short.exists()
+    assert EmbeddedPostgres(server.data_dir).ensure() == dsn
 
 
 @root_only
@@ -372,7 +347,6 @@ def test_a_short_directory_that_is_somebody_elses_is_not_used(tmp_path: Path, ma
     os.chown(squatted, 12345, 12345)
     with pytest.raises(DatabaseUnavailable, match="12345's and not yours"):
         server.ensure()
-    squatted.rmdir()
 
 
 @root_only
@@ -384,30 +358,24 @@ def test_as_root_it_runs_below_closed_directories_and_no_other_user_gets_in(
         request.getfixturevalue("without_unshare")
     home = tmp_path / "home"
     home.mkdir(mode=0o700)
-    modes = {parent: parent.stat().st_mode for parent in [home, *home.parents]}
-    users = Path("/etc/passwd").read_bytes()
-    server = make(home / "pg", fresh=True)
+    modes, users = modes_up_from(home), Path("/etc/passwd").read_bytes()
+    server = make(home / "pg")
     server.ensure()
-    path = server.status().socket_dir / ".s.PGSQL.5432"
-    assert connects_as(0, path)
-    for open_home in (False, True):
-        if open_home:
-            for parent in [home, *home.parents]:
-                if parent.is_relative_to(tmp_path.parent.parent):
-                    parent.chmod(parent.stat().st_mode | 0o055)
-        for uid in (65534, 12345):
-            assert not connects_as(uid, path)
-    for parent, mode in modes.items():
-        parent.chmod(stat.S_IMODE(mode))
+    assert modes_up_from(home) == modes
     assert Path("/etc/passwd").read_bytes() == users
     owner = (server.data_dir / "cluster").stat().st_uid
     assert (owner == 0) == (way == "user namespace")
+    closed = [place for place, mode in modes.items() if not mode & 0o005]
+    for place in closed:
+        place.chmod(modes[place] | 0o055)  # the server's own directory must be closed by itself
+    path = server.status().socket_dir / ".s.PGSQL.5432"
+    assert [connects_as(uid, path) for uid in (0, 65534, 12345)] == [True, False, False]
+    for place in closed:
+        place.chmod(modes[place])
 
 
 def test_a_cluster_made_one_way_starts_the_other_way(make: Make, request: pytest.FixtureRequest) -> None:
     server = make()
-    server.ensure()
-    server.stop()
     request.getfixturevalue("without_unshare")
     server.ensure()
     killed = kill(server)
@@ -420,15 +388,14 @@ def test_a_cluster_made_one_way_starts_the_other_way(make: Make, request: pytest
 
 
 @root_only
-def test_an_ordinary_user_needs_no_detour(make: Make) -> None:
-    """Under the user `nobody`, in a directory of its own, with a server that runs as itself."""
+@linux_only
+def test_an_ordinary_user_needs_no_detour_and_is_told_of_a_closed_place() -> None:
     place = Path("/tmp") / f"memgraph-plugin-test-{os.getpid()}"  # tmp_path is closed to others
     place.mkdir(mode=0o755)
     os.chown(place, 65534, 65534)
     code = """
 e = E(sys.argv[1]); e.ensure(); s = e.status()
-print(os.stat(f"/proc/{s.pid}").st_uid, os.stat(e.data_dir / "cluster").st_uid, s.running); e.stop()
-sys.stdout.flush()
+print(os.stat(f"/proc/{s.pid}").st_uid, os.stat(e.data_dir / "cluster").st_uid, e.stop(), flush=True)
 os.chmod(sys.argv[1], 0o500)
 try: E(sys.argv[1] + "/new").ensure()
 except Exception as error: print(type(error).__name__, "Permission denied" in str(error))
@@ -437,14 +404,10 @@ except Exception as error: print(type(error).__name__, "Permission denied" in st
     user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     reader = [*user, "--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search", "--"]
     try:
-        child = python(code, place, prefix=reader, stderr=subprocess.PIPE)
-        said, complaint = child.communicate(timeout=60)
+        said, _ = python(code, place, prefix=reader).communicate(timeout=60)
     finally:
         shutil.rmtree(place)
-    assert said == "65534 65534 True\nDatabaseUnavailable True\n", complaint
-
-
-# Refusing
+    assert said == "65534 65534 True\nDatabaseUnavailable True\n"
 
 
 def test_a_directory_that_holds_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
@@ -476,21 +439,20 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, place: str) -> 
 
 
 @root_only
-def test_a_full_disk_is_named(tmp_path: Path) -> None:
-    place = tmp_path / "small"
-    place.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(place)]
+@linux_only
+def test_a_full_disk_and_a_read_only_one_are_named(tmp_path: Path) -> None:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(tmp_path)]
     if subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("may not mount")
     try:
         with pytest.raises(DatabaseUnavailable, match="No space left on device"):
-            EmbeddedPostgres(place / "pg").ensure()
-        assert not list(place.glob("pg/cluster*"))
-        subprocess.run(["mount", "-o", "remount,ro", place], check=True)
+            EmbeddedPostgres(tmp_path / "pg").ensure()
+        assert not list(tmp_path.glob("pg/cluster*"))
+        subprocess.run(["mount", "-o", "remount,ro", str(tmp_path)], check=True)
         with pytest.raises(DatabaseUnavailable, match="Read-only file system"):
-            EmbeddedPostgres(place / "pg").ensure()
+            EmbeddedPostgres(tmp_path / "pg").ensure()
     finally:
-        subprocess.run(["umount", place], check=True)
+        subprocess.run(["umount", str(tmp_path)], check=True)
 
 
 def test_a_server_that_does_not_start_says_why_and_what_to_do(make: Make) -> None:
@@ -499,15 +461,13 @@ def test_a_server_that_does_not_start_says_why_and_what_to_do(make: Make) -> Non
         server.ensure()
 
 
-def test_a_start_that_takes_too_long_says_so_and_goes_on(make: Make) -> None:
+def test_too_little_time_is_said_and_spoils_nothing(make: Make) -> None:
     server = make()
     with pytest.raises(DatabaseUnavailable, match="not ready yet"):
         server.ensure(timeout=0.0)
     server.ensure()
     pid = pid_of(server)
     os.kill(pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(DatabaseUnavailable, match="still runs"):
-            server.stop(timeout=0.1)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    with pytest.raises(DatabaseUnavailable, match="still runs"):
+        server.stop(timeout=0.1)
+    os.kill(pid, signal.SIGCONT)

@@ -249,6 +249,7 @@ def test_tools_have_the_arguments_that_langmem_gave_them(store) -> None:
         ({"action": "update", "content": "x", "id": "nowhere"}, "not_found"),
         ({"action": "update", "content": "x", "id": "turn:1"}, "cannot be changed"),
         ({"action": "create", "content": "x", "id": "k"}, "takes no id"),
+        ({"action": "create", "content": "My password is hunter2-Xy9!"}, "secret"),
     ],
 )
 def test_a_refused_action_is_told_to_the_model(store, arguments: dict[str, str], reason: str) -> None:
@@ -256,11 +257,19 @@ def test_a_refused_action_is_told_to_the_model(store, arguments: dict[str, str],
     assert reason in manage.invoke(arguments)
 
 
+async def test_a_filter_that_means_nothing_is_told_to_the_model(store) -> None:
+    _, search = memory_tools(store=store, namespace=HERS)
+    wrong = {"query": "Lisbon", "filter": {"city": {"$near": "Porto"}}}
+    assert "Unknown operator" in search.invoke(wrong)
+    assert "Unknown operator" in await search.ainvoke(wrong)
+
+
 def test_tools_work_outside_a_run_and_only_with_a_namespace(store) -> None:
     manage, search = memory_tools(store=store, namespace=HERS, actions=("create",))
     manage.invoke({"content": "The user lives in Lisbon. <recalled-memories>x</recalled-memories>"})
     assert json.loads(search.invoke({"query": "Lisbon"}))[0]["content"] == "The user lives in Lisbon."
     assert json.loads(search.invoke({"query": "Lisbon", "offset": 1})) == []
+    assert json.loads(search.invoke({"query": "Lisbon", "limit": -1, "offset": -1})) == []
     assert "must be one of" in manage.invoke({"action": "delete", "id": "x"})
     with pytest.raises(MissingNamespaceError):
         memory_tools(store=store)[1].invoke({"query": "Lisbon"})

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, cast, get_args
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -18,12 +19,14 @@ from langgraph.store.base import BaseStore
 from pydantic import ConfigDict
 
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
+from memgraph_plugin.memalpha.safety import is_instruction, is_secret
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import PolicySource, adecide_exchange, decide_exchange, policy_source
 from memgraph_plugin.nodes.retrieve import arecall, recall
 from memgraph_plugin.nodes.scope import Scope, check_labels, running_scope, scope_of
 from memgraph_plugin.nodes.transcript import TURN, with_memory_block
-from memgraph_plugin.prompts import neutralise, render_memory_block, strip_memory_blocks
+from memgraph_plugin.prompts import REJECTIONS, neutralise, render_memory_block, strip_memory_blocks
+from memgraph_plugin.state import Plain, plain_hits
 from memgraph_plugin.types import Delete, Hit, Insert, MemoryKind, Operation, Receipt, Update
 
 try:
@@ -215,6 +218,9 @@ def _document(hit: Hit) -> Document:
 ACTOR = "manage_memory"
 """Who the log says wrote, when a model did by tool."""
 
+MOST_FOUND = 100
+"""Memories that one search gives a model, at most."""
+
 Action: TypeAlias = Literal["create", "update", "delete"]
 
 MANAGE_MEMORY = """\
@@ -265,19 +271,23 @@ def memory_tools(
         limit: int = 10,
         offset: int = 0,
         filter: dict[str, Any] | None = None,  # noqa: A002
-    ) -> tuple[str, list[Hit]]:
+    ) -> tuple[str, list[Plain]]:
         scope = running_scope(store=store, namespace=namespace)
-        return _found(scope.store.recall(scope.namespace, query, k=limit + offset, filter=filter)[offset:])
+        page = _page(limit, offset)
+        with _explained():
+            return _found(scope.store.recall(scope.namespace, query, k=page.stop, filter=filter)[page])
 
     async def asearch_memory(
         query: str,
         limit: int = 10,
         offset: int = 0,
         filter: dict[str, Any] | None = None,  # noqa: A002
-    ) -> tuple[str, list[Hit]]:
+    ) -> tuple[str, list[Plain]]:
         scope = running_scope(store=store, namespace=namespace)
-        hits = await scope.store.arecall(scope.namespace, query, k=limit + offset, filter=filter)
-        return _found(hits[offset:])
+        page = _page(limit, offset)
+        with _explained():
+            hits = await scope.store.arecall(scope.namespace, query, k=page.stop, filter=filter)
+            return _found(hits[page])
 
     search = StructuredTool.from_function(
         search_memory,
@@ -285,6 +295,7 @@ def memory_tools(
         name="search_memory",
         description=SEARCH_MEMORY,
         response_format="content_and_artifact",
+        handle_tool_error=True,
     )
     if not actions:
         return [search]
@@ -304,6 +315,9 @@ def _managed(actions: Sequence[Action], content: str | None, action: Action, key
     text = strip_memory_blocks(content or "").replace("\0", "").strip()
     if action != "delete" and not text:
         raise ToolException(f"{action} needs content")
+    for code, broken in (("secret", is_secret), ("instruction_like", is_instruction)):
+        if broken(text):
+            raise ToolException(f"{action} was refused ({code}): {REJECTIONS[code]}")
     if action == "create":
         if key is not None:
             raise ToolException("create takes no id; use update")
@@ -321,7 +335,20 @@ def _told(receipt: Receipt) -> str:
     return f"{receipt.operation} {receipt.status}: {receipt.key}"
 
 
-def _found(hits: Sequence[Hit]) -> tuple[str, list[Hit]]:
+@contextmanager
+def _explained() -> Iterator[None]:
+    """A filter that means nothing is the model's to mend."""
+    try:
+        yield
+    except ValueError as error:
+        raise ToolException(str(error)) from error
+
+
+def _page(limit: int, offset: int) -> slice:
+    return slice(max(offset, 0), max(offset, 0) + min(max(limit, 0), MOST_FOUND))
+
+
+def _found(hits: Sequence[Hit]) -> tuple[str, list[Plain]]:
     listed = [
         {
             "id": hit.memory.key,
@@ -332,4 +359,4 @@ def _found(hits: Sequence[Hit]) -> tuple[str, list[Hit]]:
         }
         for hit in hits
     ]
-    return json.dumps(listed, ensure_ascii=False, default=str), list(hits)
+    return json.dumps(listed, ensure_ascii=False, default=str), plain_hits(hits)

@@ -1,1 +1,1 @@
-"""Mem-alpha (arXiv 2509.25911): a policy decides what to insert, update, delete or leave; code validates it."""
+"""Mem-alpha (arXiv 2509.25911): a policy decides what to insert, update or delete; code validates it."""

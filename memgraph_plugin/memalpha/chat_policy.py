@@ -1,4 +1,4 @@
-"""Mem-alpha's decision asked of any chat model: by tool call, else by JSON; one round of repair; rules where it fails."""
+"""Mem-alpha's decision, asked of a chat model: by tool call or JSON, one repair, and rules where it fails."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from memgraph_plugin.memalpha.operations import (
 )
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.rules import RulePolicy
-from memgraph_plugin.memalpha.validation import REPEATED, Limits, Validated, validate
+from memgraph_plugin.memalpha.validation import LIMITS, REPEATED, Limits, Validated, validate
 from memgraph_plugin.types import Memory, NoOp, Operation, Receipt, Turn
 
 _LOG = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ _Steps: TypeAlias = "Generator[list[BaseMessage] | Decision, _Reply, None]"
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a model decided. `raw` is each of its replies as it came; `error` is why it could not be used, if so,
-    and then `policy` is the fallback's name and `operations` are the fallback's."""
+    """What a model decided. `raw` is each of its replies as it came; `error` is why none could be used,
+    if so, and then `policy` is the fallback's name and `operations` are the fallback's."""
 
     operations: tuple[Operation, ...]
     policy: str
@@ -64,7 +64,7 @@ class ChatModelPolicy:
         model: BaseChatModel,
         *,
         fallback: Policy | None = RulePolicy(),  # noqa: B008 - frozen
-        limits: Limits = Limits(),  # noqa: B008 - frozen
+        limits: Limits = LIMITS,
         prompt: str = prompts.DECIDE_PROMPT,
     ) -> None:
         self._fallback = fallback
@@ -117,11 +117,13 @@ class ChatModelPolicy:
     def _fallback_for(self, error: ModelReplyError) -> Policy:
         if self._fallback is None:
             raise error
-        _LOG.warning("The memory policy's model gave nothing usable (%s); %s decides.", error, self._fallback.name)
+        _LOG.warning(
+            "The memory policy's model gave nothing usable (%s); %s decides.", error, self._fallback.name
+        )
         return self._fallback
 
     def _steps(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> _Steps:
-        """The talk with the model, without the model: yields what to ask, is sent the reply, yields the decision."""
+        """The talk without the model: yields what to ask, is sent the reply, at last yields the decision."""
         shown = [replace(turn, text=prompts.strip_memory_blocks(turn.text)[:MAX_TURN]) for turn in turns]
         handles = Handles.assign(shown, memories)
         request: list[BaseMessage] = [
@@ -133,7 +135,11 @@ class ChatModelPolicy:
         if isinstance(reply, Exception) or not (error or first.rejected):
             yield _decision(first, (raw,), error)
             return
-        repair = prompts.render_decide_repair(first.rejected, self._ask) if first.rejected else prompts.DECIDE_UNREADABLE
+        repair = (
+            prompts.render_decide_repair(first.rejected, self._ask)
+            if first.rejected
+            else prompts.DECIDE_UNREADABLE
+        )
         reply = yield [*request, AIMessage(raw[:MAX_TURN] or "(nothing)"), HumanMessage(repair)]
         second, more, error_again = self._judge(reply, handles, first.accepted)
         best = first if error_again else second
@@ -142,7 +148,7 @@ class ChatModelPolicy:
     def _judge(
         self, reply: _Reply, handles: Handles, accepted: Sequence[Operation]
     ) -> tuple[Validated, str, ModelReplyError | None]:
-        """What of a reply, beside what was accepted before, may be applied; the raw reply; why it could not be read."""
+        """What of a reply may be applied beside what was accepted; the raw reply; why it is unreadable."""
         raw = "" if isinstance(reply, Exception) else raw_reply(reply)
         try:
             proposals = _proposals(reply, raw)
@@ -160,7 +166,9 @@ class ChatModelPolicy:
 def raw_reply(reply: AIMessage) -> str:
     """A reply as text: what was written, and the calls of tools as JSON."""
     calls = [call["args"] for call in reply.tool_calls] + [call["args"] for call in reply.invalid_tool_calls]
-    return "\n".join([str(reply.text), *(json.dumps(args, ensure_ascii=False, default=str) for args in calls)]).strip()[:MAX_REPLY]
+    return "\n".join(
+        [str(reply.text), *(json.dumps(args, ensure_ascii=False, default=str) for args in calls)]
+    ).strip()[:MAX_REPLY]
 
 
 def _with_tool(model: BaseChatModel) -> tuple[Runnable[LanguageModelInput, AIMessage], str]:

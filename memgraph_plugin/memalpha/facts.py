@@ -11,13 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from memgraph_plugin.memalpha.grammar import pronouns_turned
 from memgraph_plugin.memalpha.words import normalise
 from memgraph_plugin.types import Memory
-
-Polarity: TypeAlias = Literal["so", "ended", "never"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +28,6 @@ class Fact:
     text: str
     single: bool = False
     importance: float = 0.5
-    polarity: Polarity = "so"
 
     def as_value(self) -> dict[str, str]:
         return {"subject": self.subject, "attribute": self.attribute, "value": self.value}
@@ -52,12 +49,10 @@ _NAME = r"(?-i:[A-Z][\w'-]+(?: [A-Z][\w'-]+){0,2})"
 _ONE_OF_A_KIND = "wife|husband|partner|spouse|girlfriend|boyfriend|fianc[eé]e?|mother|mom|mum|father|dad|boss|manager|therapist"
 _MANY = (
     "sister|brother|sibling|son|daughter|child|kid|baby|twin|friend|uncle|aunt|cousin|nephew|niece|grandmother|grandma|"
-    "grandfather|grandpa|grandson|granddaughter|colleague|coworker|neighbou?r|roommate|flatmate|pet|dog|cat|puppy|kitten|"
-    "parrot|hamster|rabbit|horse|pony|goldfish|tortoise|turtle|bird"
+    "grandfather|grandpa|grandson|granddaughter|colleague|coworker|neighbou?r|roommate|flatmate"
 )
-_RELATION = (
-    rf"(?:(?:older|younger|elder|eldest|oldest|youngest|little|big|best|twin|late|ex-?)\s?)?(?:{_ONE_OF_A_KIND}|{_MANY})"
-)
+_PETS = "pet|dog|cat|puppy|kitten|parrot|hamster|rabbit|horse|pony|goldfish|tortoise|turtle|bird"
+_RELATION = rf"(?:(?:older|younger|elder|eldest|oldest|youngest|little|big|best|twin|late|ex-?)\s?)?(?:{_ONE_OF_A_KIND}|{_MANY}|{_PETS})"
 _OCCUPATION = (
     r"(?:\w+ ){0,2}(?:teacher|nurse|doctor|engineer|developer|programmer|designer|lawyer|attorney|accountant|architect|artist|"
     r"author|baker|banker|barista|builder|butcher|carpenter|chef|cook|consultant|dancer|dentist|director|driver|economist|"
@@ -79,7 +74,8 @@ _LANGUAGES = (
     "thai|indonesian|malay|swahili|romanian|hungarian|bulgarian|croatian|serbian|catalan|basque|irish|welsh|latin|esperanto"
 )
 _NATIONALITIES = (
-    _LANGUAGES + "|american|british|scottish|canadian|australian|brazilian|mexican|argentinian|colombian|chilean|indian|"
+    _LANGUAGES
+    + "|american|british|scottish|canadian|australian|brazilian|mexican|argentinian|colombian|chilean|indian|"
     "pakistani|nigerian|kenyan|egyptian|moroccan|austrian|swiss|belgian|israeli|iranian|iraqi|lebanese|filipino|european|asian"
 )
 _BELIEFS = "catholic|christian|muslim|jewish|hindu|buddhist|protestant|orthodox|atheist|agnostic"
@@ -89,7 +85,7 @@ _NOUN_OF_MINE = (
     r"star sign|zodiac sign|major|university|college|school|dream job|nickname|middle name|last name|surname|"
     r"mother tongue|native language|first language|religion|postcode|zip code|address|email(?: address)?|phone number"
 )
-_THING = r"dog|cat|car|bike|house|flat|apartment|garden|boat|motorbike|piano|guitar|violin|camera|laptop|tesla|van|horse|farm|shop|blog|podcast|company|business|tattoo"
+_THING = rf"(?:{_PETS})s?|car|bike|house|flat|apartment|garden|boat|motorbike|piano|guitar|violin|camera|laptop|tesla|van|horse|farm|shop|blog|podcast|company|business|tattoo"
 _IDLE_PLAN = (
     r"(?:know|ask|see|say|tell|try|be honest|check|think|do (?:that|this|it)|let|understand|thank|use|make sure|write|create|"
     r"build (?:a|an|this|the) (?:function|class|script|query)|get (?:this|that|it)|hear|add|have|need|be able|go ahead|share|talk|help)\b"
@@ -98,8 +94,8 @@ _IDLE_PLAN = (
 _TABLE: tuple[tuple[str, bool, float, str, str], ...] = (
     # attribute, one value at a time, importance, how it is written, how it is said
     ("name", True, 0.9, "{S}'s name is {v}.", r"my (?:full |first |real )?name is (?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*){0,3})$"),
-    ("name", True, 0.9, "{S}'s name is {v}.", rf"i am (?!(?:{_NATIONALITIES}|{_BELIEFS}|{_ASIDES})\b)(?P<v>{_NAME})$"),
-    ("preferred name", True, 0.9, "{S} wants to be called {v}.", r"(?:please )?(?:you can )?(?:call me|i go by|i prefer to be called) (?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*)?)$"),
+    ("name", True, 0.9, "{S}'s name is {v}.", rf"i am (?!(?:{_NATIONALITIES}|{_BELIEFS}|{_ASIDES})\b)(?P<v>{_NAME})(?: from .+)?$"),
+    ("preferred name", True, 0.9, "{S} wants to be called {v}.", r"(?:please )?(?:you can )?(?:call me|i go by|i prefer to be called) (?!(?:later|back|now|again|soon|maybe|crazy|when|if|at|on|an?|any ?time|tomorrow|tonight)\b)(?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*)?)$"),
     ("location", True, 0.8, "{S} lives in {v}.", r"i (?:am living|live|reside|am based|have lived|have been living) (?:in|at) (?P<v>.+)"),
     ("location", True, 0.8, "{S} lives in {v}.", r"(?:i|we) (?:have )?(?:moved|relocated)(?: back)?(?: from .+?)? to (?P<v>.+)"),
     ("location", True, 0.8, "{S} lives in {v}.", r"my (?:home|house|flat|apartment) is in (?P<v>.+)"),
@@ -112,15 +108,16 @@ _TABLE: tuple[tuple[str, bool, float, str, str], ...] = (
     ("nationality", False, 0.6, "{S}'s nationality is {v}.", rf"i am (?P<v>(?:{_NATIONALITIES}))$"),
     ("religion", True, 0.6, "{S}'s religion is {v}.", rf"i am (?:an? )?(?P<v>(?:{_BELIEFS}))$"),
     ("age", True, 0.7, "{S} is {v} years old.", r"i (?:am|turned|have turned) (?P<v>\d{1,3})(?: years old| yo)?$"),
-    ("employer", True, 0.7, "{S} works at {v}.", r"i (?:work|am working|started working|have been working|am employed) (?:at|for) (?P<v>.+)"),
+    ("employer", True, 0.7, "{S} works at {v}.", r"i (?:work|am working|started working|have been working|am employed) (?:at|for) (?!(?:night|home|weekends|myself|a living|fun|free|now|the moment)\b)(?P<v>.+)"),
     ("employer", True, 0.7, "{S} works at {v}.", r"i (?:have )?(?:joined|started(?: a (?:new )?job)? at|got a (?:new )?job at) (?P<v>(?-i:[A-Z]).+)"),
+    ("field", True, 0.6, "{S} works in {v}.", r"i work in (?P<v>(?!an? |the |my )(?-i:[a-z])[\w -]+)$"),
     ("job", True, 0.7, "{S} works as {v}.", r"i (?:work|am working|started working|got a job|am employed) as (?P<v>.+)"),
     ("job", True, 0.7, "{S} works as {v}.", rf"i (?:am|became|have become) (?P<v>an? {_OCCUPATION})\b"),
     ("job", True, 0.7, "{S} works as {v}.", r"my (?:job|occupation|profession|job title) is (?P<v>.+)"),
     ("marital status", True, 0.7, "{S}'s marital status is {v}.", r"(?:i am|i got|we got|i have got) (?P<v>married|single|divorced|engaged|widowed|separated)\b"),
-    ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"my (?P<a>{_RELATION})(?:'s name is| is (?:called|named)|, whose name is) (?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*)*)"),
-    ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"(?:i|we) (?:have|adopted|bought|own)(?: an?| two| three| one)? (?:\w+ ){{0,2}}?(?P<a>{_RELATION})s?,? (?:called|named|whose names? (?:is|are)) (?P<v>.+)"),
-    ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"my (?P<a>{_RELATION}),? (?P<v>{_NAME})(?:,|$| (?:is|was|has|lives|works|loves|likes|and|died|turned)\b)"),
+    ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"my (?P<a>{_RELATION})s?(?:'s name is| (?:is|are) (?:called|named)|,? whose names? (?:is|are)) (?P<v>.+)"),
+    ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"(?:i|we) (?:have|adopted|bought|own)(?: an?| two| three| one)? (?:[\w-]+ ){{0,4}}?(?P<a>{_RELATION})s?,? (?:called|named|whose names? (?:is|are)) (?P<v>.+)"),
+    ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"my (?P<a>{_RELATION}),? (?P<v>{_NAME})(?:,|$| (?:is|was|has|lives|works|loves|likes|died|turned)\b)"),
     ("{a}", False, 0.7, "{S}'s {a} is called {v}.", rf"(?P<v>{_NAME}) is my (?P<a>{_RELATION})$"),
     ("family", False, 0.6, "{S} has family: {v}.", rf"i have (?P<v>(?:an?|one|two|three|four|five|six|\d) (?:\w+ )?(?:{_ONE_OF_A_KIND}|{_MANY}|children)s?(?: and (?:an?|one|two|three|four|five|\d) (?:{_MANY})s?)?)$"),
     ("favourite {a}", True, 0.6, "{S}'s favourite {a} is {v}.", r"my (?:all-time )?fav(?:ou?rite)? (?P<a>[\w-]+(?: [\w-]+){0,2}?) (?:is|are) (?P<v>.+)"),
@@ -142,7 +139,7 @@ _TABLE: tuple[tuple[str, bool, float, str, str], ...] = (
     ("studies", True, 0.6, "{S} studies {v}.", r"i (?:study|am studying|major in|am majoring in) (?P<v>.+)"),
     ("learning", False, 0.5, "{S} is learning {v}.", r"i am (?:learning|taking lessons in) (?P<v>.+)"),
     ("owns", False, 0.5, "{S} owns {v}.", r"i (?:own|drive|ride) (?P<v>an? .+)"),
-    ("owns", False, 0.5, "{S} owns {v}.", rf"i (?:have|bought) (?P<v>an? (?:[\w-]+ ){{0,2}}(?:{_THING}))$"),
+    ("owns", False, 0.5, "{S} owns {v}.", rf"i (?:have|bought|adopted) (?P<v>(?:an?|two|three) (?:[\w-]+ ){{0,2}}(?:{_THING}))$"),
     ("wish", False, 0.5, "{S} would like to {v}.", r"i (?:would (?:love|like)|dream of|have always wanted|hope) to (?P<v>(?:visit|see|go to|learn|live|own|travel|become|climb|run|move)\b.+)"),
     ("plan", False, 0.5, "{S} plans to {v}.", rf"i (?:plan to|am planning to|am going to|intend to|want to|have decided to|am about to) (?!{_IDLE_PLAN})(?P<v>\w+ .+)"),
 )  # fmt: skip
@@ -155,19 +152,47 @@ SAYINGS = tuple(
     for attribute, single, importance, template, pattern in _TABLE
 )  # fmt: skip
 
+ALIASES = {
+    "address": "location",
+    "home": "location",
+    "city": "location",
+    "residence": "location",
+    "home city": "location",
+    "lives in": "location",
+    "where i live": "location",
+    "where i work": "employer",
+    "workplace": "employer",
+    "company": "employer",
+    "works at": "employer",
+    "how old i am": "age",
+    "profession": "job",
+    "occupation": "job",
+    "what i do": "job",
+    "allergies": "allergy",
+    "languages": "language",
+    "like": "likes",
+    "dislike": "dislikes",
+}
+"""Other words for the table's attributes, as models and people use them."""
+
 OPPOSITES = {"likes": "dislikes", "dislikes": "likes"}
 
 _TAIL = re.compile(
-    r"""\s*(?:,\s*(?:which|who|where|so|and|but|because|not|thanks|please|by\s+the\s+way|you\s+know|though|too|right)\b.*|
+    r"""\s*(?:,\s*(?:which|who|where|he|she|it|they|so|and|but|because|not|thanks|please|by\s+the\s+way|you\s+know|though|too|right)\b.*|
     [(\[].*|\s+(?:because|which|although|though|when|while|whenever|even\s+though|as\s+well|too|these\s+days|
     at\s+the\s+moment|right\s+now|now|nowadays|anymore|again|instead|actually|at\s+all|very\s+much|so\s+much|a\s+lot|
     for\s+(?:work|now|years|ages|a\s+while|(?:\d+|\w+)\s+(?:years|months|weeks).*)|with\s+(?:my|our)\b.*|but\b.*|by\s+the\s+way|
-    and\s+(?:i|my|we|it|they|he|she|have|am|then)\b.*|or\s+something.*)(?:\s.*)?)$""",
+    and\s+(?:i|my|we|it|they|he|she|have|am|then)\b.*|or\s+something.*|lol|haha\w*|btw|though|[:;]-?[)D(])(?:\s.*)?)$""",
     re.I | re.X,
 )
 _EMPTY_VALUE = re.compile(
     r"^(?:it|that|this|these|those|them|you|your|yours|him|her|he|she|me|myself|what|how|when|where|why|there|here|to|"
-    r"someone|something|everything|nothing|anything|so|not|the (?:idea|way|sound|fact|same|answer|question)|…)\b|…",
+    r"someone|something|everything|nothing|anything|so|not|the (?:idea|way|sound|fact|same|answer|question)|…)\b|…|://",
+    re.I,
+)
+_TASTES = ("likes", "dislikes", "prefers", "plan", "wish", "learning")
+_VAGUE = re.compile(
+    r"^the (?-i:[a-z])|\b(?:this|that|these|those|it|them|you|yours?|his|her|here|there|something|someone|more)\b|(?:\S+\s+){8}",
     re.I,
 )
 _LIST = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+|\s*&\s*")
@@ -183,9 +208,17 @@ def read_clause(clause: str, subject: str, name: str) -> Iterator[Fact]:
         attribute = saying.attribute.replace("{a}", noun)
         single = saying.single or bool(re.fullmatch(_ONE_OF_A_KIND, noun))
         facts = [
-            Fact(subject, attribute, value, _written(saying.template, name, value, noun), single, saying.importance)
+            Fact(
+                subject,
+                attribute,
+                value,
+                _written(saying.template, name, value, noun),
+                single,
+                saying.importance,
+            )
             for value in _values(match["v"], saying.listed)
         ]
+        facts = [fact for fact in facts if not (attribute in _TASTES and _VAGUE.search(fact.value))]
         yield from facts
         if facts:
             return
@@ -218,8 +251,11 @@ def fact_in(text: str, value: Mapping[str, Any]) -> Fact | None:
     subject, attribute = value.get("subject"), value.get("attribute")
     if isinstance(subject, str) and isinstance(attribute, str):
         attribute = attribute.casefold().replace("_", " ")
+        attribute = ALIASES.get(attribute, attribute)
         said = value.get("value")
-        return Fact(subject.casefold(), attribute, said if isinstance(said, str) else "", text, is_single(attribute))
+        return Fact(
+            subject.casefold(), attribute, said if isinstance(said, str) else "", text, is_single(attribute)
+        )
     for pattern, saying in _WRITTEN:
         match = pattern.match(text)
         if match:
@@ -248,13 +284,19 @@ def is_single(attribute: str) -> bool:
 
 
 def _backwards(template: str) -> re.Pattern[str]:
-    pattern = re.escape(template).replace(r"\{S\}", r"(?P<S>(?:the )?user(?:'s [\w ]+?)?|(?-i:[A-Z])[\w'-]*(?: (?-i:[A-Z])[\w'-]*)*)")
+    pattern = re.escape(template).replace(
+        r"\{S\}", r"(?P<S>(?:the )?user(?:'s [\w ]+?)?|(?-i:[A-Z])[\w'-]*(?: (?-i:[A-Z])[\w'-]*)*)"
+    )
     pattern = pattern.replace(r"\{a\}", r"(?P<a>[\w' -]+?)").replace(r"\{v\}", r"(?P<v>.+?)")
     return re.compile(f"^{pattern.removesuffix('.')}.?$", re.I)
 
 
 _SINGLE = frozenset(saying.attribute for saying in SAYINGS if saying.single)
 _WRITTEN = tuple(
-    (_backwards(template), saying) for template, saying in {saying.template: saying for saying in SAYINGS}.items()
+    (_backwards(template), saying)
+    for template, saying in {saying.template: saying for saying in SAYINGS}.items()
 )
-RELATION = re.compile(rf"^my (?P<who>{_RELATION})(?:,? (?P<name>{_NAME}),?)? (?P<verb>\w+) (?P<rest>.+)$", re.I)
+OF_RELATION = re.compile(rf"^my (?P<who>{_RELATION})'s (?P<rest>(?:birthday|job|fav\w*) .+)$", re.I)
+RELATION = re.compile(
+    rf"^my (?P<who>{_RELATION})(?:,? (?P<name>{_NAME}),?)? (?P<verb>\w+) (?P<rest>.+)$", re.I
+)

@@ -1,8 +1,10 @@
-"""English turned round: contractions written out, and "I sold my car" told as "The user sold their car". Pure."""
+"""English turned round: contractions written out, "I sold my car" told as "The user sold their car". Pure."""
 
 from __future__ import annotations
 
 import re
+
+from memgraph_plugin.memalpha.words import words
 
 _CONTRACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\b(?:{short})\b", re.I), long)
@@ -15,6 +17,7 @@ _CONTRACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         ("won't", "will not"),
         ("ain't", "am not"),
         (r"(do|does|did|is|are|was|were|have|has|had|would|could|should)n'?t", r"\1 not"),
+        (r"(it|that|he|she)'s (?=been|got)", r"\1 has "),
         (r"(it|that|he|she|there|name)'s", r"\1 is"),
         (r"(we|they|you)'re", r"\1 are"),
         (r"(we|they|you)'ve", r"\1 have"),
@@ -23,21 +26,34 @@ _CONTRACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _FILLERS = re.compile(
     r"^(i|we)((?:\s+(?:am|have|do|can|will|was))?)\s+(?:(?:really|absolutely|totally|definitely|truly|currently|presently|"
-    r"actually|also|still|even|just|now|simply|recently|finally|always|mostly|usually|kinda|kind of|super|quite|only)\s+)+",
+    r"actually|also|still|even|just|now|simply|recently|finally|always|mostly|usually|kinda|kind of|"
+    r"super|quite|only)\s+)+",
     re.I,
 )
 _PAST = frozenset(
-    """went got had was were did made took saw met bought ate drank began broke brought built came caught chose cut dove
-    drew drove fell felt flew forgot found gave grew heard held hit hung hurt kept knew led left lent lost paid put quit
-    ran read rode rose sang sent set shot slept sold spent spoke stole stood swam taught thought threw told tore
-    understood became woke wore won wrote hurt let sat lay said built bet bid split spread shut""".split()
+    words(
+        """went got had was were did made took saw met bought ate drank began broke brought built came caught
+        chose cut dove drew drove fell felt flew forgot found gave grew heard held hit hung hurt kept knew
+        led left lent lost paid put quit ran read rode rose sang sent set shot slept sold spent spoke stole
+        stood swam taught thought threw told tore understood became woke wore won wrote hurt let sat lay
+        said built bet bid split spread shut"""
+    )
 )
-_AUXILIARY = frozenset("will would can could may might shall should must cannot never used".split())
-_IRREGULAR = {"am": "is", "have": "has", "do": "does", "go": "goes", "are": "is", "was": "was", "were": "were"}
-_FIRST = {"is": "am", "has": "have", "studies": "study"} | {
-    f"{verb}s": verb for verb in "live work like love hate enjoy prefer speak play own drive come dislike".split()
+_AUXILIARY = frozenset(words("will would can could may might shall should must cannot never used"))
+_IRREGULAR = {
+    "am": "is",
+    "have": "has",
+    "do": "does",
+    "go": "goes",
+    "are": "is",
+    "was": "was",
+    "were": "were",
 }
-_ADVERB = frozenset("really also always usually often never just still finally recently".split())
+_FIRST = {"is": "am", "has": "have", "studies": "study"} | {
+    f"{verb}s": verb
+    for verb in words("live work like love hate enjoy prefer speak play own drive come dislike")
+}
+_ADVERB = frozenset(words("really also always usually often never just still finally recently"))
 _PRONOUNS = {
     "my": "their",
     "mine": "theirs",
@@ -48,6 +64,7 @@ _PRONOUNS = {
     "ours": "theirs",
     "ourselves": "themselves",
     "i": "they",
+    "we": "they",
     "am": "are",
 }
 _PRONOUN = re.compile(r"\b(?:" + "|".join(_PRONOUNS) + r")\b", re.I)
@@ -67,7 +84,7 @@ def pronouns_turned(text: str) -> str:
 
 
 def told_of(subject: str, clause: str) -> str:
-    """A clause in the first person as a sentence about `subject`: "I sold my car" -> "The user sold their car."""
+    """A clause of the first person, told of `subject`: "I sold my car" -> "The user sold their car."""
     match = _SUBJECT.match(clause)
     if not match:
         mine = re.sub(r"^my\b", f"{subject}'s", clause, flags=re.I)

@@ -1,6 +1,7 @@
-"""The operations as a chat model speaks them: the tool's schema, handles instead of keys, and a strict reading.
+"""The operations as a chat model speaks them: the tool's schema, handles for keys, and a strict reading.
 
-A model never sees a key. `Handles` names what it is shown ("s1", "e2", "core", "t1") for one call; the map back to
+A model never sees a key. `Handles` names what it is shown ("s1", "e2", "core", "t1") for one call; the map
+back to
 keys and versions stays here, so that an invented handle can only be refused.
 """
 
@@ -15,9 +16,20 @@ from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
 from memgraph_plugin.errors import ModelReplyError, OperationRejected
-from memgraph_plugin.memalpha.validation import Limits
+from memgraph_plugin.memalpha.validation import LIMITS, Limits
 from memgraph_plugin.prompts import OPERATION_FIELDS, OPERATIONS_TOOL, REJECTIONS
-from memgraph_plugin.types import Delete, Insert, Memory, MemoryKind, NoOp, Operation, Receipt, Turn, Update, UpdateMode
+from memgraph_plugin.types import (
+    Delete,
+    Insert,
+    Memory,
+    MemoryKind,
+    NoOp,
+    Operation,
+    Receipt,
+    Turn,
+    Update,
+    UpdateMode,
+)
 
 T = TypeVar("T")
 
@@ -54,7 +66,7 @@ class Handles:
 
     @classmethod
     def assign(cls, turns: Sequence[Turn], memories: Sequence[Memory]) -> Handles:
-        """Turns are t1, t2 ...; memories s1 (semantic), e1 (episodic), core, p1 (passage), in the given order."""
+        """Turns are t1, t2 ...; memories s1 (semantic), e1 (episodic), core, p1 (passage), in their order."""
         named: dict[str, Memory] = {}
         counts: dict[str, int] = {}
         for memory in memories:
@@ -88,8 +100,17 @@ def operations_schema() -> dict[str, Any]:
         "attribute": string("attribute"),
         "value": string("value"),
         "when": string("when"),
-        "importance": {"type": "number", "minimum": 0, "maximum": 1, "description": OPERATION_FIELDS["importance"]},
-        "evidence": {"type": "array", "items": {"type": "string"}, "description": OPERATION_FIELDS["evidence"]},
+        "importance": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "description": OPERATION_FIELDS["importance"],
+        },
+        "evidence": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": OPERATION_FIELDS["evidence"],
+        },
         "reason": string("reason"),
     }
     operation = {"type": "object", "properties": fields, "required": ["op"], "additionalProperties": False}
@@ -110,7 +131,7 @@ def operations_tool() -> dict[str, Any]:
 
 
 def read_json(text: str) -> list[Any]:
-    """The proposals in a reply: a JSON object with "ops", a list, or one operation; bare, fenced, or after a preamble.
+    """The proposals in a reply: an object with "ops", a list, or one operation; bare, fenced, or after prose.
 
     Raises:
         ModelReplyError: there is no JSON, it is cut off, too long, or of another shape.
@@ -148,8 +169,8 @@ def proposals_in(read: Any, raw: str) -> list[Any]:
     return proposals
 
 
-def parse_operations(proposals: Sequence[Any], handles: Handles, *, limits: Limits = Limits()) -> Parsed:  # noqa: B008
-    """Proposals as operations on real keys. Looks at no more than `limits.operations` of them. Raises nothing."""
+def parse_operations(proposals: Sequence[Any], handles: Handles, *, limits: Limits = LIMITS) -> Parsed:
+    """Proposals as operations on real keys; at most `limits.operations` are looked at. Raises nothing."""
     operations: list[Operation] = []
     rejected: list[Receipt] = []
     for proposal in proposals[: limits.operations]:

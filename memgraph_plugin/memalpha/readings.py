@@ -1,4 +1,4 @@
-"""What a turn of the user says, clause by clause, before anybody looks at what is remembered. Pure; English first."""
+"""What a turn of the user says, clause by clause, whatever is remembered. Pure; English first."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
 
-from memgraph_plugin.memalpha.facts import RELATION, Fact, read_clause
+from memgraph_plugin.memalpha.facts import OF_RELATION, RELATION, Fact, read_clause
 from memgraph_plugin.memalpha.grammar import first_person, is_past, told_of, written_out
 from memgraph_plugin.memalpha.sentences import own_clauses
 from memgraph_plugin.memalpha.times import SaidTime, find_times
+from memgraph_plugin.memalpha.words import words
 from memgraph_plugin.types import Turn
 
 
@@ -35,7 +36,7 @@ class Happened:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """It is not so: no longer, or (`wrong`) it never was. `event` stands in where nothing of it is remembered."""
+    """It is no longer so, or (`wrong`) never was. `event` stands in where nothing of it is remembered."""
 
     facts: tuple[Fact, ...]
     wrong: bool
@@ -69,37 +70,49 @@ class Unwanted:
 Finding: TypeAlias = Stated | Ended | Swapped | Happened | Noted | Unwanted
 
 _REMEMBER = re.compile(
-    r"^(?:please\s+)?(?:do not forget|remember|note|keep in mind|bear in mind|make a note|take note|memori[sz]e)\b"
+    r"^(?:please\s+)?(?:do not forget|remember|note|keep in mind|bear in mind|make a note|take note|"
+    r"memori[sz]e)\b"
     r"(?P<to> to\b)?(?:\s+(?:that|this|of this)\b)?[\s:,]*(?P<what>.+)$",
     re.I,
 )
 _FORGET = re.compile(
-    r"^(?:please\s+)?(?:forget|stop remembering|do not remember|(?:delete|remove|erase|wipe)(?=\s+(?:what|everything|anything|"
+    r"^(?:please\s+)?(?:forget|stop remembering|do not remember|(?:delete|remove|erase|"
+    r"wipe)(?=\s+(?:what|everything|anything|"
     r"that i|my|the (?:fact|memory|note)|from (?:your |the )?memory)\b))\s+(?P<what>.+)$",
     re.I,
 )
 _FORGET_LEAD = re.compile(
-    r"^(?:(?:from (?:your |the )?memory|what(?:ever)?|everything|anything|all|the (?=fact|memory|note|information)|fact|memory|note|"
+    r"^(?:(?:from (?:your |the )?memory|what(?:ever)?|everything|anything|all|the (?=fact|memory|note|"
+    r"information)|fact|memory|note|"
     r"information|you (?:know|remember)|i (?:said|told you)|about|that|of)\b[\s:,]*)+",
     re.I,
 )
 _CUE = re.compile(
-    r"^(?:(?:no|nope|actually|sorry|correction|wait|oops|my mistake|my bad|i misspoke|i was wrong|that is wrong|i mean|i meant)"
+    r"^(?:(?:no|nope|actually|sorry|correction|wait|oops|my mistake|my bad|i misspoke|i was wrong|"
+    r"that is wrong|i mean|i meant)"
     r"(?:\b[\s,.:!-]+|$))+(?:to say )?",
     re.I,
 )
-_CHANGE = re.compile(r"\b(?:moved|relocated|now|switched|changed|joined|started|became|become|turned|got|these days)\b", re.I)
+_CHANGE = re.compile(
+    r"\b(?:moved|relocated|now|switched|changed|joined|started|became|become|turned|got|these days)\b", re.I
+)
 _NOT_X_BUT_Y = (
-    re.compile(r"^(?P<head>my .+? is|i am|it is|) ?not (?P<old>.+?)(?:,? but |,\s*)(?:it is |rather )?(?P<new>.+)$", re.I),
     re.compile(
-        r"^i do not (?P<verb>\w+(?: in| at| as| for)?) (?P<old>.+?),? but (?:(?:in|at|as|for) )?(?P<new>.+)$", re.I
+        r"^(?P<head>my .+? is|i am|it is|) ?not (?P<old>.+?)(?:,? but |,\s*)(?:it is |rather )?(?P<new>.+)$",
+        re.I,
+    ),
+    re.compile(
+        r"^i do not (?P<verb>\w+(?: in| at| as| for)?) (?P<old>.+?),? but (?:(?:in|at|as|for) )?(?P<new>.+)$",
+        re.I,
     ),
 )
 _Y_NOT_X = re.compile(r"^(?P<claim>.+?),? (?:and )?not (?:in |at |as )?(?P<old>[\w' -]{1,60})$", re.I)
 _IT_IS = re.compile(r"^(?P<lead>(?:it|that) (?:is|was|should be) )?(?P<new>[\w'-]+(?: [\w'-]+){0,4})$", re.I)
 _NO_VALUE = re.compile(
-    r"^(?:thanks?|thank you|fine|ok(?:ay)?|good|great|right|correct|true|false|wrong|problem|worries|not|nothing|all|that|this|"
-    r"it|too|so|just|because|about|for|what|my|i|we|you|the (?:same|other|problem)|really|very|pretty|been|going|done)\b",
+    r"^(?:thanks?|thank you|fine|ok(?:ay)?|good|great|right|correct|true|false|wrong|problem|worries|"
+    r"not|nothing|all|that|this|"
+    r"it|too|so|just|because|about|for|what|my|i|we|you|the (?:same|other|problem)|really|very|pretty|"
+    r"been|going|done)\b",
     re.I,
 )
 _ENDED: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -108,7 +121,8 @@ _ENDED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^(my .+?) is (?:not|no longer) (.+?)(?: any ?more| any longer)?$", re.I), r"\1 is \2"),
     (
         re.compile(
-            r"^i (?:have )?(?:quit|left|resigned from|got fired from|was fired from|was laid off from) (?:my job |working |work )?"
+            r"^i (?:have )?(?:quit|left|resigned from|got fired from|was fired from|"
+            r"was laid off from) (?:my job |working |work )?"
             r"(?:at |for )?(.+)$",
             re.I,
         ),
@@ -117,14 +131,32 @@ _ENDED: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^i (?:have )?(?:sold|lost|gave away|given away) my (.+)$", re.I), r"i own a \1"),
     (re.compile(r"^i (?:have )?(?:stopped|quit|gave up|given up) (?:playing )?(.+)$", re.I), r"i play \1"),
 )
-_NO_LONGER = re.compile(r"\b(?:no longer|any ?more|any longer|quit|left|resigned|fired|laid off|sold|lost|stopped|ga?ve|given)\b", re.I)
-_JOB_AT = re.compile(r"^(?P<job>i (?:am|work as|am working as) an? [\w -]+?) (?:at|for) (?P<place>(?-i:[A-Z]).+)$", re.I)
+_NO_LONGER = re.compile(
+    r"\b(?:no longer|any ?more|any longer|quit|left|resigned|fired|laid off|sold|lost|stopped|ga?ve|given)\b",
+    re.I,
+)
+_JOB_AT = re.compile(
+    r"^(?P<job>i (?:am|work as|am working as) an? [\w -]+?) (?:at|for) (?P<place>(?-i:[A-Z]).+)$", re.I
+)
 _OF_OTHERS = frozenset(
-    "location origin job employer age allergy diet likes dislikes language plays studies learning health condition owns".split()
-) | {"marital status", "avoids", "birthplace", "birth date", "birth year"}
+    words(
+        """location origin job employer age allergy diet likes dislikes language plays studies learning health
+        condition owns avoids birthplace"""
+    )
+) | {"marital status", "birth date", "birth year"}
+_STATES = re.compile(r"\b(?:i|my|we|our|is|are|was|were|has|have|will|must|should|can|cannot)\b|\d", re.I)
 _TIMED = ("plan", "wish")
-_COMING = frozenset("will going planning leaves starts arrives begins booked flying visiting meeting".split())
-_HAVE_AN = re.compile(r"^i have an? (?:[\w-]+ ){0,3}(?:appointment|meeting|interview|flight|exam|test|wedding|trip|deadline|party|concert|surgery|race|match|date|call)\b", re.I)  # noqa: E501 # fmt: skip
+_COMING = frozenset(
+    words("will going planning leaves starts arrives begins booked flying visiting meeting moving expecting")
+)
+_HAVE_AN = re.compile(
+    r"^i have an? (?:[\w-]+ ){0,3}(?:appointment|meeting|interview|flight|exam|test|wedding|trip|deadline|"
+    r"party|concert|surgery|race|match|date|call)\b",
+    re.I,
+)
+_POINTS = re.compile(
+    r"^(?:i|we) (?:will )?(?:\w+ly )?(?:remember\b|\w+ (?:it|them|that|this|these|those|one|some)\b)", re.I
+)
 _YOU = re.compile(r"\b(?:you|your|yours)\b", re.I)
 
 
@@ -169,10 +201,18 @@ def _facts(clause: str, turn: Turn) -> Iterator[Stated]:
     job = _JOB_AT.match(clause)
     for part in (job["job"], f"i work at {job['place']}") if job else (clause,):
         yield from _facts_of(part, turn, subject, name)
+    belonging = OF_RELATION.match(clause)
+    if belonging:
+        who = belonging["who"]
+        yield from _facts_of(
+            f"my {belonging['rest']}", turn, f"{subject}'s {who.casefold()}", f"{name}'s {who}"
+        )
     other = RELATION.match(clause)
     if other and (verb := first_person(other["verb"])):
         who = " ".join(part for part in (other["who"], other["name"]) if part)
-        theirs = _facts_of(f"i {verb} {other['rest']}", turn, f"{subject}'s {who.casefold()}", f"{name}'s {who}")
+        theirs = _facts_of(
+            f"i {verb} {other['rest']}", turn, f"{subject}'s {who.casefold()}", f"{name}'s {who}"
+        )
         yield from (stated for stated in theirs if stated.fact.attribute in _OF_OTHERS)
 
 
@@ -182,7 +222,10 @@ def _facts_of(clause: str, turn: Turn, subject: str, name: str) -> Iterator[Stat
     facts = list(read_clause(_with_times(clause, times, keep=False), subject, name))
     if not facts or facts[0].attribute.startswith("birth") or facts[0].attribute in _TIMED:
         dated = facts and facts[0].attribute in _TIMED
-        facts = list(read_clause(_with_times(clause, times, keep=True) if dated else clause, subject, name)) or facts
+        facts = (
+            list(read_clause(_with_times(clause, times, keep=True) if dated else clause, subject, name))
+            or facts
+        )
         since = None
     yield from (Stated(fact, since) for fact in facts)
 
@@ -211,7 +254,10 @@ def _swap(clause: str, turn: Turn) -> Iterator[Finding]:
             if head.lower() in ("", "it is"):
                 yield Swapped(match["new"], match["old"])
             else:
-                yield from (Stated(stated.fact, stated.when, True) for stated in _facts(f"{head} {match['new']}", turn))
+                yield from (
+                    Stated(stated.fact, stated.when, True)
+                    for stated in _facts(f"{head} {match['new']}", turn)
+                )
             return
     match = _Y_NOT_X.match(clause)
     if match:
@@ -242,7 +288,7 @@ def _event(clause: str, turn: Turn) -> Iterator[Happened]:
     times = find_times(clause, turn.at)
     verbs = [word.strip(",.'").lower() for word in clause.split()[1:6]]
     tells = re.match(r"^(?:i|we|my)\b", clause, re.I) and not _YOU.search(clause)
-    if not times or not tells or "not" in verbs:
+    if not times or not tells or "not" in verbs or _POINTS.match(clause):
         return
     if any(is_past(verb) or verb in _COMING for verb in verbs) or _HAVE_AN.match(clause):
         subject, name = speaker(turn)
@@ -260,7 +306,8 @@ def _remember(what: str, turn: Turn, *, reminder: bool) -> Iterator[Finding]:
         return
     findings: list[Finding] = [*_facts(clause, turn)] or [*_denial(clause, turn)] or [*_event(clause, turn)]
     dated = _with_times(clause, find_times(clause, turn.at), keep=True)
-    yield from findings or [Noted(told_of(name, dated), subject)]
+    noted = [Noted(told_of(name, dated), subject)] if _STATES.search(clause) else []
+    yield from findings or noted
 
 
 def moment_of(when: SaidTime | None, turn: Turn) -> datetime:

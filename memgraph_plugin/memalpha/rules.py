@@ -1,6 +1,7 @@
 """The policy without a model: what the user plainly states, by rule. Deterministic, pure, English first.
 
-It would rather miss than invent: what it does not understand stays retrievable as the verbatim turn. It is the
+It would rather miss than invent: what it does not understand stays retrievable as the verbatim turn. It is
+the
 fallback of `ChatModelPolicy`, the baseline of training, and what makes tests repeatable.
 """
 
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from memgraph_plugin.memalpha.facts import OPPOSITES, Fact, fact_of, is_single, same_value
+from memgraph_plugin.memalpha.facts import ALIASES, OPPOSITES, Fact, fact_of, same_value
 from memgraph_plugin.memalpha.readings import (
     Ended,
     Finding,
@@ -24,7 +25,7 @@ from memgraph_plugin.memalpha.readings import (
     read_turn,
     speaker,
 )
-from memgraph_plugin.memalpha.validation import Limits, validate
+from memgraph_plugin.memalpha.validation import LIMITS, Limits, validate
 from memgraph_plugin.memalpha.words import content_words, normalise, share
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn, Update, UpdateMode
 
@@ -34,11 +35,7 @@ FORGET_THRESHOLD = 0.75
 LONG_BEFORE = timedelta(days=366)
 """A dated fact that much older than what is remembered is history, and replaces nothing."""
 
-_CALLED = {
-    "address": "location", "home": "location", "city": "location", "where i live": "location", "where i work": "employer",
-    "workplace": "employer", "company": "employer", "how old i am": "age", "profession": "job", "what i do": "job",
-    "allergies": "allergy", "languages": "language",
-}  # fmt: skip
+_FORGETTABLE = ("semantic", "episodic", "turn")
 _EVERYTHING = re.compile(r"^(?:me|us|everything|all(?: of it)?|anything)?$", re.I)
 _NOTHING_NAMED = re.compile(r"^(?:it|this|that|them|these|those|to\b.*)$", re.I)
 
@@ -51,7 +48,7 @@ class RulePolicy:
     """
 
     name: str = "rules"
-    limits: Limits = Limits()
+    limits: Limits = LIMITS
 
     def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
         batch = _Batch(memories)
@@ -70,8 +67,8 @@ class RulePolicy:
 
 
 class _Batch:
-    """The operations of one call, each in a slot (a memory's key, or subject and attribute), so that what is said
-    later in the conversation takes the place of what was said before."""
+    """The operations of one call, each in a slot (a memory's key, or subject and attribute), so that what is
+    said later takes the place of what was said before."""
 
     def __init__(self, memories: Sequence[Memory]) -> None:
         self._memories = {memory.key: memory for memory in memories}
@@ -93,7 +90,9 @@ class _Batch:
                 self._end(finding, turn)
             case Happened(text, when, subject):
                 value = {"subject": subject, "attribute": "event", "value": text}
-                self._insert(text, turn, value, kind_of_event=True, valid_from=when.moment(turn.at), importance=0.4)
+                self._insert(
+                    text, turn, value, kind_of_event=True, valid_from=when.moment(turn.at), importance=0.4
+                )
             case Noted(text, subject):
                 value = {"subject": subject, "attribute": "note", "value": text}
                 self._insert(text, turn, value, valid_from=turn.at, importance=0.7, reason="user_request")
@@ -119,8 +118,12 @@ class _Batch:
             self._insert(fact.text, turn, fact.as_value(), slot, valid_from=since, importance=fact.importance)
         elif self._is_history(stated, target):
             value = fact.as_value() | {"attribute": f"former {fact.attribute}"}
-            text = f"{fact.text.removesuffix('.')}, as of {stated.when.phrase()}." if stated.when else fact.text
-            self._insert(text, turn, value, kind_of_event=True, valid_from=moment_of(stated.when, turn), importance=0.3)
+            text = (
+                f"{fact.text.removesuffix('.')}, as of {stated.when.phrase()}." if stated.when else fact.text
+            )
+            self._insert(
+                text, turn, value, kind_of_event=True, valid_from=moment_of(stated.when, turn), importance=0.3
+            )
         else:
             self._update(target, fact, turn, stated)
 
@@ -140,13 +143,15 @@ class _Batch:
         )
 
     def _swap(self, swapped: Swapped, turn: Turn, asked: str) -> None:
-        """Another value for a known fact: the one with the old value, the last one stated, or the one asked about."""
+        """Another value for a fact: the one with the old value, the last stated, or the one asked about."""
         known = [*self._facts.values(), *([self._last] if self._last else [])]
         if swapped.old is not None:
             meant = [fact for fact in known if same_value(fact.value, swapped.old)]
         else:
             words = content_words(asked)
-            mentioned = [fact for fact in self._facts.values() if share(content_words(fact.value), words) == 1]
+            mentioned = [
+                fact for fact in self._facts.values() if share(content_words(fact.value), words) == 1
+            ]
             meant = [self._last] if self._last else mentioned if len(mentioned) == 1 else []
         for fact in meant[-1:]:
             if fact.value and fact.value in fact.text and _alike(fact.value, swapped.new):
@@ -197,16 +202,25 @@ class _Batch:
 
     def _meant(self, what: str, facts: Sequence[Fact], subject: str) -> list[str]:
         stated = [
-            key for fact in facts for key in self._about(fact) if same_value(self._facts[key].value, fact.value)
+            key
+            for fact in facts
+            for key in self._about(fact)
+            if same_value(self._facts[key].value, fact.value)
         ]
         if stated:
             return stated
         noun = normalise(re.sub(r"^my\s+", "", what, flags=re.I))
-        attribute = _CALLED.get(noun, noun)
+        attribute = ALIASES.get(noun, noun)
         named = [
-            key for key, fact in self._facts.items() if fact.subject == subject and fact.attribute == attribute
+            key
+            for key, fact in self._facts.items()
+            if fact.subject == subject and fact.attribute == attribute
         ]
-        return named or [key for key, memory in self._memories.items() if _covers(what, memory.text)]
+        return named or [
+            key
+            for key, memory in self._memories.items()
+            if memory.kind in _FORGETTABLE and _covers(what, memory.text)
+        ]
 
     def _about(self, fact: Fact) -> list[str]:
         """The keys of the memories with the same subject and attribute."""
@@ -252,7 +266,10 @@ def _covers(what: str, text: str) -> bool:
 
 def _alike(old: str, new: str) -> bool:
     """A name replaces a name and a number a number: "no, it's fine" corrects nothing."""
-    return bool(re.match(r"[A-Z]", old)) == bool(re.match(r"[A-Z]", new)) and old[:1].isdigit() == new[:1].isdigit()
+    return (
+        bool(re.match(r"[A-Z]", old)) == bool(re.match(r"[A-Z]", new))
+        and old[:1].isdigit() == new[:1].isdigit()
+    )
 
 
 def _no_longer(text: str) -> str:

@@ -21,12 +21,14 @@ _COMMANDS = re.compile(
     re.I | re.X | re.M,
 )
 _SECRETS = re.compile(
-    r"""-----BEGIN\s[A-Z ]*PRIVATE\sKEY|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)?[-_]?[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|
+    r"""-----BEGIN\s[A-Z ]*PRIVATE\sKEY|\b(?:sk|pk|rk)[-_](?:live|test|proj|ant)?[-_]?[A-Za-z0-9_-]{16,}|
+        \bgh[pousr]_[A-Za-z0-9]{20,}|
     \bgithub_pat_\w{20,}|\bxox[abeprs]-[\w-]{10,}|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\bhf_[A-Za-z0-9]{20,}|\bglpat-[\w-]{15,}|
     \beyJ[\w-]{10,}\.eyJ[\w-]{5,}|\b[a-z][a-z0-9+]*://[^\s:/@]+:[^\s@/]+@|
-    (?i:\b(?:passwords?|passwd|pwd|passphrase|passcode|pass\s?code|pin(?:\s(?:code|number))?|cvv|cvc|secret\s(?:key|token|code|phrase)|
+    (?i:\b(?:passwords?|passwd|pwd|passphrase|passcode|pass\s?code|cvv|cvc|secret\s(?:key|token|code|phrase)|
     api[\s_-]?key|access[\s_-]?(?:key|token)|auth[\s_-]?token|bearer\stoken|private\skey|seed\sphrase|recovery\s(?:code|phrase)|
     one-?time\scode|otp)\b[^.\n]{0,40}?(?:\bis\b|\bare\b|[:=])\s*\S)|
+    (?i:\bpin(?:\s(?:code|number))?\s*(?:is|:|=)\s*\d)|
     (?i:\b(?:ssn|social\ssecurity\snumber)\b)|\b\d{3}-\d{2}-\d{4}\b""",
     re.X,
 )
@@ -48,4 +50,6 @@ def is_secret(text: str) -> bool:
 
 def _passes_luhn(digits: str) -> bool:
     doubled = [int(digit) * 2 for digit in digits[-2::-2]]
-    return (sum(int(digit) for digit in digits[-1::-2]) + sum(n - 9 if n > 9 else n for n in doubled)) % 10 == 0
+    return (
+        sum(int(digit) for digit in digits[-1::-2]) + sum(n - 9 if n > 9 else n for n in doubled)
+    ) % 10 == 0

@@ -1,4 +1,4 @@
-"""What the user says for themselves: a message cut into clauses, without code, quotations, pasted text, questions,
+"""What the user says for themselves: a message in clauses, without code, quotations, pasted text, questions,
 suppositions and what others said. Pure; English first, and rather deaf than gullible.
 """
 
@@ -12,10 +12,16 @@ from memgraph_plugin.prompts import strip_memory_blocks
 MAX_CHARACTERS = 20_000
 """Of one message; what comes after is not read by the rules (the verbatim turn is kept whole)."""
 
+MAX_CLAUSE = 400
+"""Characters of a clause; a longer one is no plain statement."""
+
 _CODE = re.compile(r"```.*?(?:```|\Z)|~~~.*?(?:~~~|\Z)|`[^`\n]*`", re.DOTALL)
-_QUOTED_LINE = re.compile(r"^\s*(?:>|\||\$ |#|//).*$|^(?: {4,}|\t).*$", re.MULTILINE)
+_QUOTED_LINE = re.compile(r" {4}|\t| {0,3}(?:>|\||\$ |#|//)")
+_BULLET = re.compile(r"^ {0,3}(?:[-*•]|\d{1,2}[.)]) +")
 _TAG = re.compile(r"<(\w{1,40})\b[^<>]{0,200}>.*?(?:</\1>|\Z)", re.DOTALL)
-_QUOTATION = re.compile(r"[\"“„«](?P<inner>[^\"“”„«»]{1,2000})[\"”“»]|(?<!\w)['‘](?P<single>[^'’\n]{1,500})['’](?!\w)")
+_QUOTATION = re.compile(
+    r"[\"“„«](?P<inner>[^\"“”„«»]{1,2000})[\"”“»]|(?<!\w)['‘](?P<single>[^'’\n]{1,500})['’](?!\w)"
+)
 _SAYS_I = re.compile(r"\b(?:i|i'm|my|we|me)\b", re.I)
 
 _PASTED = re.compile(
@@ -34,7 +40,7 @@ _MADE_UP = re.compile(
 )
 _SUPPOSED = re.compile(
     r"""\b(?:if\s+(?:i|we|my|only)|unless|i\s+wish|as\s+if|as\s+though|would\s+have|would've|might|maybe|perhaps|
-    possibly|i\s+guess|not\s+sure|i\s+doubt|i\s+dreamt|i\s+dreamed|whether|kidding|just\s+joking|/s)\b""",
+    possibly|i\s+guess|not\s+sure|i\s+doubt|i\s+dreamt|i\s+dreamed|whether|as\s+an?\s+(?:ai|llm|assistant|language\s+model)|joke|kidding|just\s+joking|/s)\b""",
     re.I | re.X,
 )
 _REPORTED = re.compile(
@@ -54,7 +60,9 @@ _ASKED_TO_REMEMBER = re.compile(
     r"erase)\b)",
     re.I,
 )
-_ABBREVIATION = re.compile(r"\b(Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|vs|etc|approx|No|e\.g|i\.e|a\.m|p\.m|U\.S|U\.K)\.(?=\s)")
+_ABBREVIATION = re.compile(
+    r"\b(Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|vs|etc|approx|No|e\.g|i\.e|a\.m|p\.m|U\.S|U\.K)\.(?=\s)"
+)
 _STOP = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\s*[\n;]+\s*|(?<=[a-z])!+\s*|\s+[–—-]\s+")
 _JOINT = re.compile(
     r"""\s*,?\s+(?:and|but|so|although|though|because|since|while|plus)\s+(?=(?:i|i'm|i’m|i've|i’ve|i'll|i'd|my|we|we're)\b)|
@@ -85,13 +93,19 @@ def own_clauses(text: str) -> Iterator[str]:
             asked = own != clause.strip() and own.lower().startswith(("remember", "note", "keep", "forget"))
             if _REPORTED.search(own):
                 break
+            if len(own) > MAX_CLAUSE:
+                continue
             if own and not _QUESTION.search(own) and (asked or not own.endswith("?")):
                 yield own.rstrip(".!?… ").replace(_DOT, ".")
 
 
 def _own_words(text: str) -> str:
     text = strip_memory_blocks(text)[:MAX_CHARACTERS].replace("’", "'")
-    text = _QUOTED_LINE.sub("\n", _TAG.sub(" ", _CODE.sub(" ", text)))
+    text = _TAG.sub(" ", _CODE.sub(" ", text))
+    lines = [
+        _BULLET.sub("", line) for line in text.split("\n") if line.strip() and not _QUOTED_LINE.match(line)
+    ]
+    text = "\n".join(" ".join(line.split()) for line in lines)
     pasted = _PASTED.search(text)
     if pasted:
         text = text[: pasted.start()]

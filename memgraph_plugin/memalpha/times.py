@@ -1,4 +1,4 @@
-"""Times that people say ("two weeks ago", "on 7 May", "last Friday"), resolved against the moment they said them.
+"""Times that people say ("two weeks ago", "on 7 May", "last Friday"), resolved against when they said them.
 
 English only. What could mean two dates (5/7/2023) is left alone rather than guessed.
 """
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Literal, TypeAlias
 
+from memgraph_plugin.memalpha.words import words
+
 Unit: TypeAlias = Literal["day", "week", "month", "year"]
 
 MONTHS = {name.lower(): number for number, name in enumerate(calendar.month_name) if name}
@@ -19,10 +21,15 @@ WEEKDAYS = {name.lower(): number for number, name in enumerate(calendar.day_name
 NUMBERS = {
     word: number
     for number, word in enumerate(
-        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
-        seventeen eighteen nineteen""".split()
+        words(
+            """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+        sixteen seventeen eighteen nineteen"""
+        )
     )
-} | {word: 10 * tens for tens, word in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)}
+} | {
+    word: 10 * tens
+    for tens, word in enumerate(words("twenty thirty forty fifty sixty seventy eighty ninety"), 2)
+}
 _COUNTS = NUMBERS | {"a": 1, "an": 1, "a couple of": 2, "couple of": 2, "a few": 3, "few": 3}
 
 
@@ -177,7 +184,9 @@ def _calendar_month(match: re.Match[str], today: date, ahead: bool) -> _Resolved
     month = MONTHS[_full_month(match["month"])]
     if match["year"]:
         return date(int(match["year"]), month, 1), "month"
-    year = today.year + (1 if ahead and month < today.month else -1 if not ahead and month > today.month else 0)
+    year = today.year + (
+        1 if ahead and month < today.month else -1 if not ahead and month > today.month else 0
+    )
     return date(year, month, 1), "month"
 
 
@@ -199,7 +208,10 @@ _AHEAD = re.compile(
     interview|flight|exam|test|wedding|trip|deadline|party|concert|surgery|race|match|date|call))\b""",
     re.I | re.X,
 )
-_MONTH = r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b\.?"
+_MONTH = (
+    r"(?P<month>jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|"
+    r"oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\b(?:\.(?=,?\s+\d))?"
+)
 _DAY = r"(?P<day>[0-3]?\d)(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>(?:19|20)\d\d)"
 _WEEKDAY = "|".join(WEEKDAYS)

@@ -1,6 +1,7 @@
-"""The model proposes, code disposes: every operation passes these rules, in this order, before a store sees it.
+"""The model proposes, code disposes: every operation passes these rules, in order, before a store sees it.
 
-What breaks a rule becomes a rejected `Receipt` with a code (`prompts.REJECTIONS` says what each means). Two faults are
+What breaks a rule becomes a rejected `Receipt` with a code (`prompts.REJECTIONS` says what each means).
+Two faults are
 mended instead: a duplicate becomes a `NoOp`, and an update of an unrelated memory becomes an `Insert`.
 """
 
@@ -24,15 +25,17 @@ Write: TypeAlias = Insert | Update | Delete
 
 WRITABLE = ("core", "semantic", "episodic")
 RELATED = 0.6
-"""Share of content words that two texts without a known attribute must have in common to be about the same."""
+"""Share of content words that two texts of no known attribute must have in common to be about the same."""
 
 _THIS_BATCH = "this_batch"
 REPEATED = f"duplicate_of:{_THIS_BATCH}"
 """Reason of the no-op that a write becomes whose text an earlier one of the batch has already."""
 
 _FORGETTING = frozenset(
-    """forget delete remove erase wipe wrong incorrect untrue vergiss vergessen lösche löschen oublie oubliez supprime
-    efface olvida borra elimina esquece apaga dimentica cancella vergeet verwijder""".split()
+    words(
+        """forget delete remove erase wipe wrong incorrect untrue vergiss vergessen lösche löschen oublie
+        oubliez supprime efface olvida borra elimina esquece apaga dimentica cancella vergeet verwijder"""
+    )
 )
 
 
@@ -43,6 +46,9 @@ class Limits:
     operations: int = 20
     characters: int = 600
     core_characters: int = 2_000
+
+
+LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,7 @@ def validate(
     turns: Sequence[Turn],
     memories: Sequence[Memory],
     *,
-    limits: Limits = Limits(),  # noqa: B008 - frozen
+    limits: Limits = LIMITS,
 ) -> Validated:
     """Check every operation against the turns it cites and the memories it was shown. Raises nothing."""
     check = _Check({turn.key: turn for turn in turns}, {memory.key: memory for memory in memories}, limits)
@@ -98,7 +104,9 @@ class _Check:
     texts: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.texts = {normalise(memory.text): memory.key for memory in self.memories.values() if memory.kind != "turn"}
+        self.texts = {
+            normalise(memory.text): memory.key for memory in self.memories.values() if memory.kind != "turn"
+        }
 
     def __call__(self, operation: Operation) -> Operation:
         if isinstance(operation, NoOp):
@@ -137,6 +145,8 @@ class _Check:
                 raise OperationRejected("core_exists", "")
             return None
         target = self.memories.get(operation.key)
+        if target is not None and target.kind in ("passage", "self"):
+            raise OperationRejected("read_only", target.kind)
         if target is None or (operation.version is not None and operation.version != target.version):
             raise OperationRejected("unknown_handle", "")
         if isinstance(operation, Update):
@@ -157,7 +167,12 @@ class _Check:
         evidence = [self.turns[key] for key in operation.evidence]
         if all(turn.role != "user" for turn in evidence):
             raise OperationRejected("no_user_evidence", "")
-        if isinstance(operation, Update) and operation.mode == "supersede" and target and target.kind != "episodic":
+        if (
+            isinstance(operation, Update)
+            and operation.mode == "supersede"
+            and target
+            and target.kind != "episodic"
+        ):
             newest = max(_aware(turn.at) for turn in evidence)
             if target.valid_from and newest < _aware(target.valid_from):
                 raise OperationRejected("stale_evidence", "")
@@ -179,7 +194,12 @@ class _Check:
         return self.texts.get(normalise(operation.text))
 
     def _related(self, operation: Insert | Update, target: Memory | None) -> Insert | Update:
-        if isinstance(operation, Insert) or target is None or target.kind == "core" or _related(operation, target):
+        if (
+            isinstance(operation, Insert)
+            or target is None
+            or target.kind == "core"
+            or _related(operation, target)
+        ):
             return operation
         return Insert(
             text=operation.text,
@@ -193,8 +213,13 @@ class _Check:
         )
 
     def _content(self, operation: Insert | Update, evidence: Sequence[Turn], target: Memory | None) -> None:
-        inner = [said for said in (operation.value or {}).values() if isinstance(said, str)]
-        checks: tuple[tuple[str, Callable[[str], bool]], ...] = (("instruction_like", is_instruction), ("secret", is_secret))
+        value = {**(operation.value or {})}
+        value["attribute"] = str(value.get("attribute", "")).casefold()
+        inner = [said for said in value.values() if isinstance(said, str)]
+        checks: tuple[tuple[str, Callable[[str], bool]], ...] = (
+            ("instruction_like", is_instruction),
+            ("secret", is_secret),
+        )
         missing = ungrounded(operation.text, evidence, target)
         if operation.valid_from:
             missing += ungrounded(operation.valid_from.date().isoformat(), evidence, target)
@@ -220,7 +245,11 @@ def _related(operation: Update, target: Memory) -> bool:
     """Whether both are about the same subject and attribute, or at least in much the same words."""
     new, old = fact_in(operation.text, operation.value or {}), fact_of(target)
     if new and old and new.subject == old.subject and new.attribute == old.attribute:
-        return old.single or same_value(new.value, old.value) or overlap(operation.text, target.text) >= RELATED / 2
+        return (
+            old.single
+            or same_value(new.value, old.value)
+            or overlap(operation.text, target.text) >= RELATED / 2
+        )
     if new and old and new.subject != old.subject:
         return False
     return overlap(operation.text, target.text) >= RELATED

@@ -7,14 +7,6 @@ import unicodedata
 from collections.abc import Iterable
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
-_SMALL = frozenset(
-    """a an the and or but if then so of to in on at by for from with about into over after before as than that this
-    these those there here it its he she him her his hers they them their theirs we us our i me my mine you your
-    user users is am are was were be been being do does did done have has had having will would can could should
-    shall may might must not no nor never ever now very too also just still really some any all much many more most
-    what which who whom whose when where why how like likes love loves enjoys prefers dislikes hates lives works
-    goes went wants plans called named""".split()
-)
 _SUFFIX = re.compile(r"(?<=\w{3})(?:ies|ing|ed|es|s|y|e)$")
 
 
@@ -24,8 +16,21 @@ def normalise(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
+    """The words of a text, case folded, without punctuation and a closing 's."""
     folded = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
     return [match.group().removesuffix("'s") for match in _WORD.finditer(folded)]
+
+
+_SMALL = frozenset(
+    words(
+        """a an the and or but if then so of to in on at by for from with about into over after before as than
+        that this these those there here it its he she him her his hers they them their theirs we us our i
+        me my mine you your user users is am are was were be been being do does did done have has had having
+        will would can could should shall may might must not no nor never ever now very too also just still
+        really some any all much many more most what which who whom whose when where why how like likes love
+        loves enjoys prefers dislikes hates lives works goes went wants plans called named"""
+    )
+)
 
 
 def stem(word: str) -> str:
@@ -34,7 +39,7 @@ def stem(word: str) -> str:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """The stems of the words that carry meaning: no articles, pronouns, auxiliaries or bare verbs of relation."""
+    """The stems of the words that carry meaning: no articles, pronouns, auxiliaries."""
     return frozenset(stem(word) for word in words(text) if word not in _SMALL)
 
 

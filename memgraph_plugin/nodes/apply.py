@@ -15,7 +15,7 @@ from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.decide import Decision
 from memgraph_plugin.nodes.forget import REQUEST_KEPT, Wish, aturns_to_forget, turns_to_forget, wishes_in
 from memgraph_plugin.nodes.scope import Scope, scope_of
-from memgraph_plugin.nodes.transcript import TURN, Said, exchange
+from memgraph_plugin.nodes.transcript import TURN, Said, as_read, exchange
 from memgraph_plugin.state import (
     MemoryContext,
     MemoryState,
@@ -66,7 +66,7 @@ def write(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> l
         StoreError: nothing was written.
     """
     said = exchange(messages, thread=scope.thread, now=scope.now)
-    wishes = wishes_in([each.turn for each in said], decision.operations)
+    wishes = wishes_in(as_read(said), decision.operations)
     batch = batch_of(scope, said, decision, wishes, turns_to_forget(scope, wishes))
     if not batch:
         return list(decision.rejected)
@@ -90,7 +90,7 @@ def write(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> l
 async def awrite(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> list[Receipt]:
     """Async twin of `write`."""
     said = exchange(messages, thread=scope.thread, now=scope.now)
-    wishes = wishes_in([each.turn for each in said], decision.operations)
+    wishes = wishes_in(as_read(said), decision.operations)
     batch = batch_of(scope, said, decision, wishes, await aturns_to_forget(scope, wishes))
     if not batch:
         return list(decision.rejected)
@@ -165,8 +165,9 @@ def _validated_anew(
     operations = [
         replace(each, version=memory.version) for each in conflicts if (memory := current.get(each.key))
     ]
-    turns = [each.turn for each in said]
-    return list(validate(operations, turns, [memory for memory in current.values() if memory]).accepted)
+    return list(
+        validate(operations, as_read(said), [memory for memory in current.values() if memory]).accepted
+    )
 
 
 def _merged(receipts: Sequence[Receipt], again: Sequence[Receipt]) -> tuple[Receipt, ...]:

@@ -11,13 +11,14 @@ from typing import Any, TypeAlias
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.constants import TAG_NOSTREAM
+from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.scope import Scope, scope_of
-from memgraph_plugin.nodes.transcript import as_query, exchange
+from memgraph_plugin.nodes.transcript import as_query, as_read, exchange
 from memgraph_plugin.state import (
     MemoryContext,
     MemoryState,
@@ -88,7 +89,7 @@ def policy_source(policy: PolicySource) -> Callable[[], Policy]:
 
 def decide_exchange(scope: Scope, messages: Sequence[AnyMessage], policy: Policy, *, k: int = 20) -> Decision:
     """What the newest exchange changes in the scope's memory."""
-    turns = [said.turn for said in exchange(messages, thread=scope.thread, now=scope.now)]
+    turns = as_read(exchange(messages, thread=scope.thread, now=scope.now))
     if not turns:
         return Decision()
     similar = scope.store.recall(scope.namespace, similar_to(turns), k=k, kinds=WRITABLE)
@@ -96,6 +97,8 @@ def decide_exchange(scope: Scope, messages: Sequence[AnyMessage], policy: Policy
     memories = _shown([*similar, *newest])
     try:
         decision = _settle(_unheard(policy).invoke((turns, memories)), turns, memories, policy.name)
+    except GraphBubbleUp:  # a policy that asks a human first
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a model's policy trips over, the turn is decided
         decision = _by_rules(error, policy, turns, memories)
     _tell(scope, decision)
@@ -106,7 +109,7 @@ async def adecide_exchange(
     scope: Scope, messages: Sequence[AnyMessage], policy: Policy, *, k: int = 20
 ) -> Decision:
     """Async twin of `decide_exchange`."""
-    turns = [said.turn for said in exchange(messages, thread=scope.thread, now=scope.now)]
+    turns = as_read(exchange(messages, thread=scope.thread, now=scope.now))
     if not turns:
         return Decision()
     similar = await scope.store.arecall(scope.namespace, similar_to(turns), k=k, kinds=WRITABLE)
@@ -114,6 +117,8 @@ async def adecide_exchange(
     memories = _shown([*similar, *newest])
     try:
         decision = _settle(await _unheard(policy).ainvoke((turns, memories)), turns, memories, policy.name)
+    except GraphBubbleUp:
+        raise
     except Exception as error:  # noqa: BLE001
         decision = _by_rules(error, policy, turns, memories)
     _tell(scope, decision)

@@ -14,7 +14,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.runtime import get_runtime
 
 from memgraph_plugin.nodes.scope import time_of
-from memgraph_plugin.nodes.transcript import with_memory_block
+from memgraph_plugin.nodes.transcript import MARK, with_memory_block
 from memgraph_plugin.prompts import ASSISTANT_PROMPT, neutralise, render_memory_block
 from memgraph_plugin.state import MemoryContext, MemoryState, hits_from, read_field
 from memgraph_plugin.types import Hit
@@ -69,11 +69,12 @@ def model_source(model: ModelLike) -> Callable[[], BaseChatModel | None]:
 
 
 def quote(hits: Sequence[Hit]) -> AIMessage:
-    """An answer made of memories alone, labelled as such."""
-    if not hits:
-        return AIMessage("No model is configured, and nothing is remembered that bears on this.")
-    lines = "\n".join(f"- “{neutralise(hit.memory.text)}”" for hit in hits[:QUOTED])
-    return AIMessage(f"No model is configured; this is what is remembered, word for word:\n{lines}")
+    """An answer made of memories alone, labelled as such, and marked, so that no memory is of a memory."""
+    text = "No model is configured, and nothing is remembered that bears on this."
+    if hits:
+        lines = "\n".join(f"- “{neutralise(hit.memory.text)}”" for hit in hits[:QUOTED])
+        text = f"No model is configured; this is what is remembered, word for word:\n{lines}"
+    return AIMessage(text, additional_kwargs={MARK: "quote"})
 
 
 def _prompt(state: MemoryState, hits: Sequence[Hit], system: str) -> list[AnyMessage]:

@@ -46,12 +46,13 @@ def scope_of(
     thread = configurable.get("thread_id")
     if runtime and runtime.execution_info and runtime.execution_info.thread_id:
         thread = runtime.execution_info.thread_id
-    thread = None if thread is None else str(thread)
+    session = read_field(context, "session_id")
+    thread = session if thread is None else str(thread)
     return Scope(
         store=memory_store(store if store is not None else runtime.store if runtime else None),
         namespace=check_labels(namespace) if namespace is not None else namespace_of(context, configurable),
         thread=thread,
-        session=read_field(context, "session_id") or thread,
+        session=session or thread,
         now=time_of(read_field(context, "now")),
         emit=runtime.stream_writer if runtime else _say_nothing,
     )
@@ -125,11 +126,18 @@ def check_labels(namespace: Sequence[str]) -> Namespace:
 
 
 def time_of(now: datetime | str | None) -> datetime:
-    """A turn's time with its zone, UTC where none is given; the clock's where there is no time."""
+    """A turn's time with its zone, UTC where none is given; the clock's where there is no time.
+
+    Raises:
+        ConfigurationError: a text is not an ISO 8601 time.
+    """
     if now is None:
         return datetime.now(UTC)
     if isinstance(now, str):
-        now = datetime.fromisoformat(now)
+        try:
+            now = datetime.fromisoformat(now)
+        except ValueError as error:
+            raise ConfigurationError(f"now={now!r} is not an ISO 8601 time.") from error
     return now if now.tzinfo else now.replace(tzinfo=UTC)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
@@ -24,6 +24,9 @@ TURN = "turn:"
 
 QUERY_LENGTH = 2_000
 """Characters of a message that are searched with, at most; from both ends, where questions stand."""
+
+MOST_READ = 20_000
+"""Characters of a turn that are read to decide on it, at most; it is stored whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +101,19 @@ def exchange(messages: Sequence[AnyMessage], *, thread: str | None, now: datetim
     ]
 
 
+def as_read(said: Sequence[Said]) -> list[Turn]:
+    """The turns as they are read to decide on them: the beginning of a very long one."""
+    return [replace(each.turn, text=each.turn.text[:MOST_READ]) for each in said]
+
+
 def _is_answer(message: AnyMessage) -> bool:
     return isinstance(message, AIMessage) and not message.tool_calls
 
 
 def _role_of(message: AnyMessage) -> Literal["user", "assistant"] | None:
-    if isinstance(message, HumanMessage) and not is_injected(message):
+    if is_injected(message):
+        return None
+    if isinstance(message, HumanMessage):
         return "user"
     return "assistant" if _is_answer(message) else None
 

@@ -143,15 +143,15 @@ def _one(
     row = current.get(key)
     if row and row.memory.expires_at is not None and row.memory.expires_at <= batch.now:
         row = None
+    version = max(newest.get(key, 0), row.memory.version if row else 0) + 1
     if isinstance(operation, PutOp):
-        return _put(batch, operation, row, newest.get(key, 0) + 1)
+        return _put(batch, operation, row, version)
     name = _NAMES[type(operation)]
     if code := _rejection(operation, row, repeated=key in seen):
-        version = row.memory.version if row else None
+        there = row.memory.version if row else None
         return Receipt(
-            operation=name, status="rejected", key=key, version=version, code=code, reason=REJECTIONS[code]
+            operation=name, status="rejected", key=key, version=there, code=code, reason=REJECTIONS[code]
         ), None
-    version = newest.get(key, 0) + 1
     written = _written(batch, key, operation, row, version)
     mode: UpdateMode | None = operation.mode if isinstance(operation, Update) else None
     change = _change(batch, key, version, name, written, operation.reason, operation.evidence, mode)

@@ -258,8 +258,9 @@ class PostgresMemoryStore(MemoryStore):
         where = {"namespace": records.encode(batch.namespace), "keys": named_keys(operations)}
         if not where["keys"]:
             return plan(batch, operations, {}, {})
-        locked = self._database.fetch_in(conn, "lock_current", where)
+        # In this order: a row that appears in between is seen as there, not as a gap in the versions.
         newest = self._database.fetch_in(conn, "last_versions", where)
+        locked = self._database.fetch_in(conn, "lock_current", where)
         current = {record["key"]: records.row_of(record) for record in locked}
         return plan(batch, operations, current, {record["key"]: record["max"] for record in newest})
 

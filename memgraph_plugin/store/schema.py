@@ -10,6 +10,7 @@ from memgraph_plugin.store.connection import translated
 from memgraph_plugin.store.sql import MIGRATIONS, SCHEMA, query
 
 NEWEST = max(MIGRATIONS)
+EXTENSION = "vector"
 
 
 def migrate(conninfo: str, schema: str) -> list[int]:
@@ -54,10 +55,13 @@ def _migrate(conn: psycopg.Connection, schema: str) -> list[int]:
 
 def current_version(conn: psycopg.Connection, schema: str) -> int:
     """The number of the last migration that was applied; 0 where there is nothing yet."""
+    # Read from the catalog, since `to_regclass` may remember that a table which now exists did not.
     found = conn.execute(
-        "SELECT to_regclass(%s)", [f"{sql.Identifier(schema).as_string(conn)}.migration"]
+        "SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
+        "WHERE nspname = %s AND relname = 'migration'",
+        [schema],
     ).fetchone()
-    if found is None or found[0] is None:
+    if found is None:
         return 0
     newest = conn.execute(query("schema_version", schema)).fetchone()
     return int(newest[0]) if newest and newest[0] else 0
@@ -65,7 +69,7 @@ def current_version(conn: psycopg.Connection, schema: str) -> int:
 
 def _require_pgvector(conn: psycopg.Connection) -> None:
     available = conn.execute(
-        "SELECT default_version FROM pg_available_extensions WHERE name = 'vector'"
+        "SELECT default_version FROM pg_available_extensions WHERE name = %s", [EXTENSION]
     ).fetchone()
     if available is None:
         raise StoreError(

@@ -9,6 +9,8 @@ from typing import LiteralString
 
 from psycopg import sql
 
+from memgraph_plugin.errors import ConfigurationError
+
 _HERE = files(__package__)
 
 
@@ -28,5 +30,7 @@ MIGRATIONS = {
 @cache
 def query(name: str, schema: str, scope: str = "exactly") -> LiteralString:
     """The statement of that name, for one schema and one scope of namespaces."""
+    if "%" in schema:
+        raise ConfigurationError(f"A schema name cannot have a '%': {schema!r}")
     text, condition = sql.SQL(_QUERIES[name]), sql.SQL(_QUERIES[scope])
     return text.format(schema=sql.Identifier(schema), scope=condition).as_string()
