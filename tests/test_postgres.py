@@ -111,6 +111,7 @@ def test_a_model_that_fails_holds_no_transaction(dsn: str) -> None:
             raise RuntimeError("the model is gone")
 
     with PostgresMemoryStore(dsn, embeddings=Broken()) as store:
+        store.recall(ADA, "tea")  # the connections are there, with what they ask on their own
         with pytest.raises(RuntimeError, match="the model is gone"):
             store.apply(ADA, [Insert(text="likes tea")])
         assert store.recall(ADA, "tea") == []
