@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from memgraph_plugin.graph import build_memory_graph
     from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
     from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+    from memgraph_plugin.memalpha.policies import Policy
     from memgraph_plugin.memalpha.rules import RulePolicy
     from memgraph_plugin.models.chat import load_chat_model
     from memgraph_plugin.models.embeddings import load_embeddings
@@ -20,7 +21,18 @@ if TYPE_CHECKING:
     from memgraph_plugin.store.open import aopen_store, open_store
     from memgraph_plugin.store.postgres import PostgresMemoryStore
     from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
-    from memgraph_plugin.types import Delete, Hit, Insert, Memory, NoOp, Receipt, Receipts, Update
+    from memgraph_plugin.types import (
+        Delete,
+        Hit,
+        Insert,
+        Memory,
+        NoOp,
+        Operation,
+        Receipt,
+        Receipts,
+        Turn,
+        Update,
+    )
 
 __version__ = "0.1.0"
 
@@ -29,6 +41,7 @@ _HOMES = {
     "graph": ("build_memory_graph",),
     "integrations.langchain": ("MemoryMiddleware", "MemoryRetriever", "memory_tools"),
     "memalpha.chat_policy": ("ChatModelPolicy",),
+    "memalpha.policies": ("Policy",),
     "memalpha.rules": ("RulePolicy",),
     "models.chat": ("load_chat_model",),
     "models.embeddings": ("load_embeddings",),
@@ -39,7 +52,18 @@ _HOMES = {
     "store.open": ("aopen_store", "open_store"),
     "store.postgres": ("PostgresMemoryStore",),
     "store.postgres_async": ("AsyncPostgresMemoryStore",),
-    "types": ("Delete", "Hit", "Insert", "Memory", "NoOp", "Receipt", "Receipts", "Update"),
+    "types": (
+        "Delete",
+        "Hit",
+        "Insert",
+        "Memory",
+        "NoOp",
+        "Operation",
+        "Receipt",
+        "Receipts",
+        "Turn",
+        "Update",
+    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -58,11 +82,14 @@ __all__ = [
     "MemoryState",
     "MemoryStore",
     "NoOp",
+    "Operation",
+    "Policy",
     "PostgresMemoryStore",
     "Receipt",
     "Receipts",
     "RulePolicy",
     "Settings",
+    "Turn",
     "Update",
     "aopen_store",
     "build_memory_graph",
