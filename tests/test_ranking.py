@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgraph_plugin.store.ranking import bm25, estimate_tokens, fuse, lexemes, within_budget
+from memgraph_plugin.store.ranking import LIFTING, bm25, estimate_tokens, fuse, lexemes, within_budget
 from memgraph_plugin.types import Hit, Memory
 
 
@@ -43,7 +43,7 @@ def test_threads_may_stem_together() -> None:
 def test_bm25_is_the_formula() -> None:
     documents = [{"cat": 2, "dog": 1}, {"dog": 1}, {"bird": 4}]
     idf = math.log(1 + (3 - 1 + 0.5) / (1 + 0.5))
-    expected = idf * 2 * 2.2 / (2 + 1.2 * (1 - 0.75 + 0.75 * 3 / (8 / 3)))
+    expected = idf * 2 * 2.2 / (2 + 1.2 * (1 - 0.75 + 0.75 * 2 / (4 / 3)))
     assert bm25(["cat", "cat"], documents) == pytest.approx([expected, 0.0, 0.0])
 
 
@@ -69,16 +69,21 @@ def test_a_ranker_without_an_opinion_adds_nothing() -> None:
     assert fuse([None, 0.5], [1.0, 1.0], [None] * 2, [None] * 2) == [0.0, 0.0]
 
 
-def test_a_session_lends_its_neighbours_some_of_a_score() -> None:
+def test_a_good_row_lifts_those_near_it_in_its_session_and_no_others() -> None:
     bare = fuse([None] * 6, [9.0, 0, 0, 0, 0, 0], [None] * 6, [None] * 6)
-    smoothed = fuse([None] * 6, [9.0, 0, 0, 0, 0, 0], ["s"] * 4 + ["other", None], [2, 1, 3, 4, 3, None])
-    # The session's order is by position: rows 1, 0, 2, 3.
+    lifted = fuse([None] * 6, [9.0, 0, 0, 0, 0, 0], ["s"] * 4 + ["other", None], [2, 1, 4, 5, 3, None])
     high, low = bare[0], bare[1]
-    assert smoothed[0] == pytest.approx(high + 0.40 * (low + low) + 0.15 * low)
-    assert smoothed[1] == pytest.approx(low + 0.40 * high + 0.15 * low)
-    assert smoothed[3] == pytest.approx(low + 0.40 * low + 0.15 * high)
-    assert smoothed[4] == pytest.approx(low)
-    assert smoothed[5] == pytest.approx(low)
+    assert lifted == pytest.approx([high, low + 0.40 * high, low + 0.15 * high, low, low, low])
+
+
+def test_only_the_best_rows_lift_their_neighbours() -> None:
+    words = [float(i) for i in range(3 * LIFTING)]
+    alone = fuse([None] * len(words), words, [None] * len(words), [None] * len(words))
+    placed = fuse([None] * len(words), words, ["s"] * len(words), [3 * i for i in range(len(words))])
+    assert placed == alone
+    in_a_row = fuse([None] * len(words), words, ["s"] * len(words), list(range(len(words))))
+    lifted = [row for row in range(len(words)) if in_a_row[row] != alone[row]]
+    assert lifted == list(range(len(words) - LIFTING - 2, len(words)))
 
 
 def test_a_budget_takes_in_order_what_still_fits() -> None:

@@ -67,8 +67,9 @@ class MemoryStore(BaseStore):
     ) -> list[Hit]:
         """The `k` memories of exactly this namespace that best answer `query`, best first.
 
-        Cosine of the vectors and BM25 within the namespace, each as a z-score, summed, and smoothed over a
-        session's neighbours. With `token_budget`, hits are taken in order as long as they fit.
+        Cosine of the vectors and BM25 within the namespace, each as a z-score, summed; the best rows lift
+        their neighbours in the session. With `token_budget`, hits are taken in order as long as they fit. A
+        blank query gives the newest memories, with score 0.
         """
 
     @abstractmethod
@@ -119,12 +120,25 @@ class MemoryStore(BaseStore):
 class AsyncOnly(MemoryStore):
     """A store whose native methods are async. Its sync methods work from any other thread than its loop's."""
 
+    _ready: bool
+    _opening: asyncio.Lock
+
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def _bind(self) -> None:
-        """Remember the running loop: the one that owns the connections."""
-        self._loop = asyncio.get_running_loop()
+        """Belong to the running loop, which owns the connections; another one has to have ended before.
+
+        Raises:
+            ConfigurationError: the store belongs to another loop, which still runs.
+        """
+        running = asyncio.get_running_loop()
+        if running is self._loop:
+            return
+        if self._loop is not None and self._loop.is_running():
+            name = type(self).__name__
+            raise ConfigurationError(f"This {name} is used in another event loop: make one for each loop.")
+        self._loop, self._ready, self._opening = running, False, asyncio.Lock()
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         try:

@@ -5,17 +5,18 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from pgvector.psycopg import register_vector
 from psycopg import Connection
 from psycopg.rows import dict_row
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolTimeout
 
-from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, SchemaOutOfDate, StoreError
+from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
-from memgraph_plugin.store.connection import RETRIED, translated
+from memgraph_plugin.store.connection import RETRIED, checked_conninfo, translated
 from memgraph_plugin.store.sql import query
 
 T = TypeVar("T")
@@ -25,53 +26,65 @@ Conn = Connection[Record]
 ATTEMPTS = 5
 """How often a transaction is tried that other writers made fail."""
 
+PATIENCE = 3.0
+"""Seconds without a free connection after which the database is asked whether it is still there."""
+
 
 class Database:
     """A pool of connections to one schema, the named statements on it, and transactions that try again."""
 
     def __init__(self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool) -> None:
         self.db_schema = db_schema
-        self._conninfo = conninfo
+        self._conninfo = checked_conninfo(conninfo)
+        self._max_size = max_size
         self._options: dict[str, Any] = {
             "autocommit": True,
             "row_factory": dict_row,
             "prepare_threshold": 2 if prepare else None,
         }
-        self._pool = ConnectionPool(
-            conninfo,
-            open=False,
-            min_size=1,
-            max_size=max_size,
-            kwargs=self._options,
-            configure=register_vector,
-            check=ConnectionPool.check_connection,
-            connection_class=Connection[Record],
-        )
+        self._pool: ConnectionPool[Conn] | None = None
 
     def setup(self) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
         return schema.migrate(self._conninfo, self.db_schema)
 
-    def open(self, language: str, model: tuple[str, int] | None) -> int | None:
-        """Check that the schema, the language and the embedding model fit, and open the pool.
+    def open(self, language: str) -> tuple[str, int] | None:
+        """Check that the schema and the language fit, and open the pool.
 
-        Returns: the dimension of the vectors in the database; None where there are none.
+        Returns: name and dimension of the model whose vectors the database holds; None where it holds none.
         """
         with translated():
             # Not from the pool: without pgvector it makes no connection, and says so only by a timeout.
             with Connection[Record].connect(self._conninfo, **self._options) as conn:
                 self._check_schema(conn)
                 self._check_language(conn, language)
-                dimension = self._check_model(conn, model)
+                found = self.fetch_in(conn, "embedding_model", {})
+            self._pool = ConnectionPool(
+                self._conninfo,
+                open=False,
+                min_size=1,
+                max_size=self._max_size,
+                kwargs=self._options,
+                configure=_configure,
+                check=ConnectionPool.check_connection,
+                connection_class=Connection[Record],
+            )
             self._pool.open()
-        return dimension
+        return (found[0]["name"], found[0]["dimension"]) if found else None
+
+    def record_model(self, name: str, dimension: int) -> tuple[str, int]:
+        """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
+        self.fetch("record_embedding_model", {"name": name, "dimension": dimension})
+        found = self.fetch("embedding_model", {})
+        return found[0]["name"], found[0]["dimension"]
 
     def close(self) -> None:
-        self._pool.close()
+        if self._pool is not None:
+            self._pool.close()
 
     def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
         """The records of one named statement, in a transaction of its own."""
-        with translated(), self._pool.connection() as conn:
+        with translated(), self._connection() as conn:
             return self.fetch_in(conn, name, parameters, scope)
 
     def fetch_in(
@@ -93,13 +106,29 @@ class Database:
         attempt = 1
         while True:
             try:
-                with translated(), self._pool.connection() as conn, conn.transaction():
+                with translated(), self._connection() as conn, conn.transaction():
                     return write(conn)
             except StoreError as error:
                 if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
                     raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
+
+    @contextmanager
+    def _connection(self) -> Iterator[Conn]:
+        """A connection of the pool. One waits long for a busy database, not for one that is gone."""
+        if self._pool is None:
+            raise StoreError("The store is not open: it was closed before its first use.")
+        try:
+            conn = self._pool.getconn(PATIENCE)
+        except PoolTimeout:
+            (Connection.connect(self._conninfo)).close()
+            conn = self._pool.getconn()
+        try:
+            with conn:
+                yield conn
+        finally:
+            self._pool.putconn(conn)
 
     def _check_schema(self, conn: Conn) -> None:
         version = (self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -114,18 +143,8 @@ class Database:
         if language not in known:
             raise ConfigurationError(f"Unknown language {language!r}; known: {', '.join(sorted(known))}.")
 
-    def _check_model(self, conn: Conn, model: tuple[str, int] | None) -> int | None:
-        """Vectors of two models cannot be compared: the first to come is noted, another one refused."""
-        if model is not None:
-            name, dimension = model
-            self.fetch_in(conn, "record_embedding_model", {"name": name, "dimension": dimension})
-        found = self.fetch_in(conn, "embedding_model", {})
-        if not found:
-            return None
-        theirs = (found[0]["name"], found[0]["dimension"])
-        if model is not None and theirs != model:
-            raise EmbeddingMismatch(
-                f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
-                f"this store was given {name} ({dimension})."
-            )
-        return int(theirs[1])
+
+def _configure(conn: Conn) -> None:
+    register_vector(conn)
+    # `recall` takes longer to plan than a small namespace takes to search, and its plan is the same for all.
+    conn.execute("SET plan_cache_mode = force_generic_plan")

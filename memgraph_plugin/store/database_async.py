@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, SchemaOutOfDate, StoreError
+from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
-from memgraph_plugin.store.connection import RETRIED, translated
+from memgraph_plugin.store.connection import RETRIED, cancellable, checked_conninfo, translated
 from memgraph_plugin.store.sql import query
 
 T = TypeVar("T")
@@ -24,54 +25,66 @@ AsyncConn = AsyncConnection[Record]
 ATTEMPTS = 5
 """How often a transaction is tried that other writers made fail."""
 
+PATIENCE = 3.0
+"""Seconds without a free connection after which the database is asked whether it is still there."""
+
 
 class AsyncDatabase:
     """A pool of connections to one schema, the named statements on it, and transactions that try again."""
 
     def __init__(self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool) -> None:
         self.db_schema = db_schema
-        self._conninfo = conninfo
+        self._conninfo = checked_conninfo(conninfo)
+        self._max_size = max_size
         self._options: dict[str, Any] = {
             "autocommit": True,
             "row_factory": dict_row,
             "prepare_threshold": 2 if prepare else None,
         }
-        self._pool = AsyncConnectionPool(
-            conninfo,
-            open=False,
-            min_size=1,
-            max_size=max_size,
-            kwargs=self._options,
-            configure=register_vector_async,
-            check=AsyncConnectionPool.check_connection,
-            connection_class=AsyncConnection[Record],
-        )
+        self._pool: AsyncConnectionPool[AsyncConn] | None = None
 
     async def setup(self) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
         return await asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema)
 
-    async def open(self, language: str, model: tuple[str, int] | None) -> int | None:
-        """Check that the schema, the language and the embedding model fit, and open the pool.
+    async def open(self, language: str) -> tuple[str, int] | None:
+        """Check that the schema and the language fit, and open the pool.
 
-        Returns: the dimension of the vectors in the database; None where there are none.
+        Returns: name and dimension of the model whose vectors the database holds; None where it holds none.
         """
         with translated():
             # Not from the pool: without pgvector it makes no connection, and says so only by a timeout.
             async with await AsyncConnection[Record].connect(self._conninfo, **self._options) as conn:
                 await self._check_schema(conn)
                 await self._check_language(conn, language)
-                dimension = await self._check_model(conn, model)
+                found = await self.fetch_in(conn, "embedding_model", {})
+            self._pool = AsyncConnectionPool(
+                self._conninfo,
+                open=False,
+                min_size=1,
+                max_size=self._max_size,
+                kwargs=self._options,
+                configure=cancellable(_configure),
+                check=AsyncConnectionPool.check_connection,
+                connection_class=AsyncConnection[Record],
+            )
             await self._pool.open()
-        return dimension
+        return (found[0]["name"], found[0]["dimension"]) if found else None
+
+    async def record_model(self, name: str, dimension: int) -> tuple[str, int]:
+        """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
+        await self.fetch("record_embedding_model", {"name": name, "dimension": dimension})
+        found = await self.fetch("embedding_model", {})
+        return found[0]["name"], found[0]["dimension"]
 
     async def close(self) -> None:
-        await self._pool.close()
+        if self._pool is not None:
+            await self._pool.close()
 
     async def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
         """The records of one named statement, in a transaction of its own."""
         with translated():
-            async with self._pool.connection() as conn:
+            async with self._connection() as conn:
                 return await self.fetch_in(conn, name, parameters, scope)
 
     async def fetch_in(
@@ -96,13 +109,29 @@ class AsyncDatabase:
         while True:
             try:
                 with translated():
-                    async with self._pool.connection() as conn, conn.transaction():
+                    async with self._connection() as conn, conn.transaction():
                         return await write(conn)
             except StoreError as error:
                 if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
                     raise
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[AsyncConn]:
+        """A connection of the pool. One waits long for a busy database, not for one that is gone."""
+        if self._pool is None:
+            raise StoreError("The store is not open: it was closed before its first use.")
+        try:
+            conn = await self._pool.getconn(PATIENCE)
+        except PoolTimeout:
+            await (await AsyncConnection.connect(self._conninfo)).close()
+            conn = await self._pool.getconn()
+        try:
+            async with conn:
+                yield conn
+        finally:
+            await self._pool.putconn(conn)
 
     async def _check_schema(self, conn: AsyncConn) -> None:
         version = (await self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -117,18 +146,8 @@ class AsyncDatabase:
         if language not in known:
             raise ConfigurationError(f"Unknown language {language!r}; known: {', '.join(sorted(known))}.")
 
-    async def _check_model(self, conn: AsyncConn, model: tuple[str, int] | None) -> int | None:
-        """Vectors of two models cannot be compared: the first to come is noted, another one refused."""
-        if model is not None:
-            name, dimension = model
-            await self.fetch_in(conn, "record_embedding_model", {"name": name, "dimension": dimension})
-        found = await self.fetch_in(conn, "embedding_model", {})
-        if not found:
-            return None
-        theirs = (found[0]["name"], found[0]["dimension"])
-        if model is not None and theirs != model:
-            raise EmbeddingMismatch(
-                f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
-                f"this store was given {name} ({dimension})."
-            )
-        return int(theirs[1])
+
+async def _configure(conn: AsyncConn) -> None:
+    await register_vector_async(conn)
+    # `recall` takes longer to plan than a small namespace takes to search, and its plan is the same for all.
+    await conn.execute("SET plan_cache_mode = force_generic_plan")

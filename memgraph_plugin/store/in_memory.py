@@ -222,6 +222,7 @@ class InMemoryMemoryStore(MemoryStore):
             return receipts
 
     def _write(self, batch: Batch, operations: Sequence[Operation | PutOp]) -> Receipts:
+        batch = replace(batch, now=datetime.now(UTC))  # under the lock: later versions have later times
         keys = named_keys(operations)
         entries = {key: self._table.get(batch.namespace, key, batch.now) for key in keys}
         current = {key: entry.row for key, entry in entries.items() if entry}
@@ -241,7 +242,7 @@ class InMemoryMemoryStore(MemoryStore):
             now = datetime.now(UTC)
             results = [self._read(op, vectors, now) for op in ops]
             for namespace, by_key in puts.items():
-                self._write(self._batch(namespace, vectors, now=now), list(by_key.values()))
+                self._write(self._batch(namespace, vectors), list(by_key.values()))
         return results
 
     def _read(self, op: Op, vectors: _Vectors, now: datetime) -> Result:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -79,8 +80,10 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         self.ttl_config = ttl
         self.language = language
         self._fields = index.get("fields") if index else None
-        self._dimension = index.get("dims") if index else None
+        self._dims = index.get("dims") if index else None
+        self._dimension: int | None = None
         self._ready = False
+        self._opening = asyncio.Lock()
         self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare)
 
     @classmethod
@@ -189,13 +192,13 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             return [records.search_item_of(record) for record in found]
         if isinstance(op, ListNamespacesOp):
             found = await self._database.fetch("list_namespaces", records.namespace_parameters(op))
-            return [records.decode(record["namespace"]) for record in found]
+            return [tuple(record["namespace"]) for record in found]
         return None
 
     async def _put(self, puts: Sequence[PutOp]) -> None:
         vectors = await self._embed(texts_to_embed(puts, self._fields))
         batches: dict[Namespace, list[PutOp]] = {}
-        for op in sorted(puts, key=lambda op: op.namespace):
+        for op in sorted(puts, key=lambda op: (records.slot_of(op.namespace), op.namespace)):
             batches.setdefault(op.namespace, []).append(op)
 
         async def write(conn: AsyncConn) -> None:
@@ -246,21 +249,25 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp]
     ) -> Receipts:
         """Everything that one batch changes, inside the caller's transaction."""
-        head = records.batch_parameters(batch)
-        if not await self._database.fetch_in(conn, "open_batch", head):
+        keys = named_keys(operations)
+        head = records.batch_parameters(batch, keys)
+        opened = await self._database.fetch_in(conn, "open_batch", head)
+        if not opened:
             return records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
-        made = await self._plan(conn, batch, operations)
+        batch = records.opened(batch, opened[0])
+        made = await self._plan(conn, batch, operations, keys)
         await self._write(conn, batch, made)
         await self._database.fetch_in(
             conn, "close_batch", {**head, "receipts": records.receipts_json(made.receipts)}
         )
         return Receipts(batch.id, made.receipts)
 
-    async def _plan(self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp]) -> Plan:
-        where = {"namespace": records.encode(batch.namespace), "keys": named_keys(operations)}
-        if not where["keys"]:
+    async def _plan(
+        self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp], keys: list[str]
+    ) -> Plan:
+        if not keys:
             return plan(batch, operations, {}, {})
-        # In this order: a row that appears in between is seen as there, not as a gap in the versions.
+        where = {"namespace": records.encode(batch.namespace), "keys": keys}
         newest = await self._database.fetch_in(conn, "last_versions", where)
         locked = await self._database.fetch_in(conn, "lock_current", where)
         current = {record["key"]: records.row_of(record) for record in locked}
@@ -299,12 +306,30 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         return vector
 
     async def _open(self) -> None:
-        if self._ready:
-            return
         self._bind()
-        model = None
+        if not self._ready:
+            async with self._opening:
+                if not self._ready:
+                    self._dimension = self._fit(await self._database.open(self.language)) or await self._first()
+                    self._ready = True
+
+    async def _first(self) -> int | None:
+        """The dimension of this store's vectors, noted in a database that holds none."""
+        if self.embeddings is None:
+            return None
+        # Measured and not believed: a wrong one would be noted for good.
+        made = len(await self.embeddings.aembed_query("dimension"))
+        return self._fit(await self._database.record_model(embedding_name(self.embeddings), made))
+
+    def _fit(self, theirs: tuple[str, int] | None) -> int | None:
+        """The dimension of the vectors in the database, if they can be compared with this store's."""
+        if theirs is None:
+            return None
         if self.embeddings is not None:
-            dimension = self._dimension or len(await self.embeddings.aembed_query("dimension"))
-            model = (embedding_name(self.embeddings), dimension)
-        self._dimension = await self._database.open(self.language, model)
-        self._ready = True
+            name, dimension = embedding_name(self.embeddings), self._dims or theirs[1]
+            if theirs != (name, dimension):
+                raise EmbeddingMismatch(
+                    f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
+                    f"this store was given {name} ({dimension})."
+                )
+        return theirs[1]

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 import snowballstemmer
@@ -18,8 +18,11 @@ from memgraph_plugin.types import Hit
 
 K1 = 1.2
 B = 0.75
-NEIGHBOUR_WEIGHTS = (0.40, 0.15)
-"""What a turn's neighbours in its session add to its score, at distance 1 and 2."""
+NEIGHBOUR_SHARES = {-2: 0.15, -1: 0.40, 1: 0.40, 2: 0.15}
+"""What of its score a row gives to those so many positions away in its session: answers follow questions."""
+
+LIFTING = 100
+"""The best rows, which lift their neighbours."""
 
 SEARCHED_CHARACTERS = 65_536
 """Words are read from this many characters of a text, as in the database (a tsvector holds 1 MB at most)."""
@@ -68,9 +71,10 @@ def bm25(query: Iterable[str], documents: Sequence[Mapping[str, int]]) -> list[f
     """Okapi BM25 of each document (its lexemes and how often each occurs), by the statistics of just these.
 
     Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the inverse
-    document frequency kept positive: ln(1 + (N - df + 0.5) / (df + 0.5)).
+    document frequency kept positive: ln(1 + (N - df + 0.5) / (df + 0.5)). Departs from it: a document's length
+    is its number of distinct lexemes, which Postgres knows without opening a tsvector.
     """
-    lengths = [sum(document.values()) for document in documents]
+    lengths = [len(document) for document in documents]
     mean_length = sum(lengths) / len(lengths) if any(lengths) else 1.0
     scores = [0.0] * len(documents)
     for term in sorted(set(query)):
@@ -88,9 +92,9 @@ def fuse(
     sessions: Sequence[Any],
     positions: Sequence[int | None],
 ) -> list[float]:
-    """One score a row: z-scores of both rankers, summed, then smoothed over each session's neighbours.
+    """One score a row: z-scores of both rankers, summed; then the best rows lift their neighbours.
 
-    A missing cosine adds nothing; a row without a session (None) is not smoothed.
+    A missing cosine adds nothing; a row without a session and a position neither lifts nor is lifted.
     """
     known = [cosine for cosine in cosines if cosine is not None]
     cosine_scores = iter(_z_scores(known))
@@ -98,13 +102,14 @@ def fuse(
         (next(cosine_scores) if cosine is not None else 0.0) + word_score
         for cosine, word_score in zip(cosines, _z_scores(bm25s), strict=True)
     ]
-    smoothed = list(sums)
-    for rows in _in_sessions(sessions, positions):
-        for at, row in enumerate(rows):
-            for distance, weight in enumerate(NEIGHBOUR_WEIGHTS, start=1):
-                near = [rows[i] for i in (at - distance, at + distance) if 0 <= i < len(rows)]
-                smoothed[row] += weight * sum(sums[i] for i in near)
-    return smoothed
+    lifts: defaultdict[tuple[Any, int | None], float] = defaultdict(float)
+    places = list(zip(sessions, positions, strict=True))
+    for row in sorted(range(len(sums)), key=lambda row: -sums[row])[:LIFTING]:
+        session, position = places[row]
+        if sums[row] > 0 and session is not None and position is not None:
+            for distance, share in NEIGHBOUR_SHARES.items():
+                lifts[session, position + distance] += sums[row] * share
+    return [own + lifts.get(place, 0.0) for own, place in zip(sums, places, strict=True)]
 
 
 def _z_scores(values: Sequence[float]) -> list[float]:
@@ -116,19 +121,6 @@ def _z_scores(values: Sequence[float]) -> list[float]:
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return [0.0] * len(values)
     return [(value - mean) / deviation for value in values]
-
-
-def _in_sessions(sessions: Sequence[Any], positions: Sequence[int | None]) -> list[list[int]]:
-    """The rows of each session in the order of their positions, those without one last."""
-    rows = [row for row, session in enumerate(sessions) if session is not None]
-    number = {session: n for n, session in enumerate(dict.fromkeys(sessions[row] for row in rows))}
-
-    def place(row: int) -> tuple[int, bool, int]:
-        position = positions[row]
-        return number[sessions[row]], position is None, position or 0
-
-    grouped = groupby(sorted(rows, key=place), key=lambda row: number[sessions[row]])
-    return [list(group) for _, group in grouped]
 
 
 def within_budget(hits: Iterable[Hit], token_budget: int | None) -> list[Hit]:

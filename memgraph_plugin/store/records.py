@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +19,8 @@ from memgraph_plugin.store.ranking import estimate_tokens
 from memgraph_plugin.types import Hit, Memory, MemoryVersion, Namespace, Receipt, Receipts
 
 Record = Mapping[str, Any]
+
+SLOTS = 1_024
 
 MEMORY_TYPES = (
     "text", "text", "text", "int4", "jsonb", "text", "text", "halfvec", "int4", "text", "int4", "float4",
@@ -34,6 +37,11 @@ VERSION_TYPES = (
 def encode(namespace: Namespace) -> str:
     """Labels, none of which has a dot, joined by dots."""
     return ".".join(namespace)
+
+
+def slot_of(namespace: Namespace) -> int:
+    """Which of the writers' locks a namespace has. There are few, since a database holds only so many."""
+    return zlib.crc32(encode(namespace).encode()) % SLOTS
 
 
 def decode(namespace: str) -> Namespace:
@@ -146,15 +154,16 @@ def version_row(namespace: Namespace, change: Change) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def batch_parameters(batch: Batch) -> dict[str, Any]:
+def batch_parameters(batch: Batch, keys: Sequence[str]) -> dict[str, Any]:
+    """`keys` are those that the batch names; nobody else can come in the way of one that names none."""
     return {
+        "slot": slot_of(batch.namespace) if keys else None,
         "namespace": encode(batch.namespace),
         "batch_id": batch.id,
         "idempotency_key": batch.idempotency_key,
         "actor": batch.actor,
         "policy": batch.policy,
         "receipts": receipts_json([]),
-        "now": batch.now,
     }
 
 
@@ -187,6 +196,11 @@ def namespace_parameters(op: ListNamespacesOp) -> dict[str, Any]:
         "limit": op.limit,
         "offset": op.offset,
     }
+
+
+def opened(batch: Batch, record: Record) -> Batch:
+    """The batch, at the time at which the database opened it."""
+    return replace(batch, now=record["recorded_at"].astimezone(UTC))
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -6,7 +6,7 @@ import psycopg
 from psycopg import sql
 
 from memgraph_plugin.errors import SchemaOutOfDate, StoreError
-from memgraph_plugin.store.connection import translated
+from memgraph_plugin.store.connection import checked_conninfo, translated
 from memgraph_plugin.store.sql import MIGRATIONS, SCHEMA, query
 
 NEWEST = max(MIGRATIONS)
@@ -24,7 +24,7 @@ def migrate(conninfo: str, schema: str) -> list[int]:
         SchemaOutOfDate: the schema is newer than this package.
         StoreError: pgvector cannot be installed, or a right is missing.
     """
-    with translated(), psycopg.connect(conninfo, autocommit=True) as conn:
+    with translated(), psycopg.connect(checked_conninfo(conninfo), autocommit=True) as conn:
         if current_version(conn, schema) == NEWEST:
             return []
         with conn.transaction():
@@ -44,7 +44,11 @@ def _migrate(conn: psycopg.Connection, schema: str) -> list[int]:
         )
     _require_pgvector(conn)
     conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
-    conn.execute(sql.SQL("SET LOCAL search_path TO {}, public").format(sql.Identifier(schema)))
+    # In front of what is there: pgvector may be in a schema of its own.
+    conn.execute(
+        "SELECT set_config('search_path', concat_ws(', ', %s::text, nullif(current_setting('search_path'), '')), true)",
+        [sql.Identifier(schema).as_string()],
+    )
     pending = [number for number in sorted(MIGRATIONS) if number > version]
     for text in [SCHEMA] if version == 0 else [MIGRATIONS[number] for number in pending]:
         conn.execute(text.encode())

@@ -11,13 +11,14 @@ namespace = %(namespace)s
 true
 
 -- name: recall
--- BM25 and cosine of every row in scope, as z-scores, summed and smoothed over the session; one round trip.
+-- BM25 and cosine of every row in scope, as z-scores, summed; the best lift their neighbours. One round trip.
+-- Rows are told apart by ctid, which is unique as long as the table is not partitioned.
 WITH query AS MATERIALIZED (
     SELECT ordinal, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
     FROM unnest(tsvector_to_array({schema}.search_vector(%(language)s, %(query)s)))
         WITH ORDINALITY AS lexemes (lexeme, ordinal)
 ), rows AS MATERIALIZED (
-    SELECT row_number() OVER () AS id, namespace, key, position, terms, length(terms)::float8 AS length,
+    SELECT memory.ctid AS id, position, terms, length(terms)::float8 AS length,
         CASE WHEN session IS NOT NULL THEN hashtextextended(session, hashtext(namespace)) END AS session,
         1 - (embedding <=> %(vector)b::halfvec) AS cosine
     FROM {schema}.memory
@@ -31,8 +32,8 @@ WITH query AS MATERIALIZED (
     FROM rows
 ), match AS MATERIALIZED (
     -- ts_rank of one term with unit weights is the sum of 1/i^2 for i = 1..tf over that of all i: solved for tf.
-    SELECT id, ordinal, length,
-        round(1 / (1.6449340668482264::float8 * (1::float8 - ts_rank(ARRAY[1, 1, 1, 1]::real[], terms, term))) - 0.5::float8) AS tf
+    SELECT id, ordinal, length, round(1 / (1.6449340668482264::float8
+        * (1::float8 - ts_rank(ARRAY[1, 1, 1, 1]::real[], terms, term))) - 0.5::float8) AS tf
     FROM (
         SELECT * FROM rows WHERE terms @@ (SELECT string_agg(term::text, ' | ')::tsquery FROM query)
     ) AS some_term CROSS JOIN query
@@ -48,30 +49,31 @@ WITH query AS MATERIALIZED (
     SELECT sum(bm25) / n AS bm25_mean,
         1 / nullif(sqrt(greatest(sum(bm25 * bm25) / n - (sum(bm25) / n) ^ 2, 0)), 0) AS bm25_scale
     FROM seen LEFT JOIN words ON true GROUP BY n
-), fused AS (
-    SELECT id, session, position,
+), fused AS MATERIALIZED (
+    SELECT id, session, position, cosine, bm25,
         coalesce((cosine - cosine_mean) * cosine_scale, 0)
         + coalesce((coalesce(bm25, 0) - bm25_mean) * bm25_scale, 0) AS z
     FROM rows LEFT JOIN words USING (id) CROSS JOIN seen CROSS JOIN words_seen
-), sessions AS (
-    SELECT session, array_agg(z ORDER BY position, id) AS zs, array_agg(id ORDER BY position, id) AS ids
-    FROM fused GROUP BY session
-), smoothed AS (
-    SELECT turn.id, CASE WHEN session IS NULL THEN z ELSE z
-        + 0.40::float8 * (coalesce(zs[i - 1], 0) + coalesce(zs[i + 1], 0))
-        + 0.15::float8 * (coalesce(zs[i - 2], 0) + coalesce(zs[i + 2], 0)) END AS score
-    FROM sessions CROSS JOIN LATERAL unnest(zs, ids) WITH ORDINALITY AS turn (z, id, i)
-), best AS MATERIALIZED (
-    SELECT id, score, namespace, key, cosine, bm25
-    FROM smoothed JOIN rows USING (id) LEFT JOIN words USING (id)
+), lifted AS (
+    SELECT session, position + distance AS position, sum(z * share) AS lift
+    FROM (
+        SELECT session, position, z FROM fused
+        WHERE z > 0 ORDER BY z DESC LIMIT 100
+    ) AS lifting CROSS JOIN (
+        VALUES (-2, 0.15::float8), (-1, 0.40::float8), (1, 0.40::float8), (2, 0.15::float8)
+    ) AS neighbour (distance, share)
+    GROUP BY 1, 2
+), top AS (
+    SELECT id, cosine, bm25, z + coalesce(lift, 0) AS score
+    FROM fused LEFT JOIN lifted USING (session, position)
     -- Without a vector, it takes a word of the query, or a neighbour that has one.
-    WHERE cosine IS NOT NULL OR bm25 IS NOT NULL OR score > 0
-    ORDER BY score DESC, key LIMIT %(limit)s OFFSET %(offset)s
+    WHERE cosine IS NOT NULL OR bm25 IS NOT NULL OR z + lift > 0
+    ORDER BY score DESC FETCH FIRST (%(limit)s::bigint + %(offset)s::bigint) ROWS WITH TIES
 )
-SELECT memory.namespace, memory.key, kind, version, value, text, tokens, session, position, importance, source,
+SELECT namespace, key, kind, version, value, text, tokens, session, position, importance, source,
     valid_from, valid_to, created_at, updated_at, expires_at, score, cosine, bm25
-FROM best JOIN {schema}.memory ON memory.namespace = best.namespace AND memory.key = best.key
-ORDER BY score DESC, memory.key
+FROM top JOIN {schema}.memory ON memory.ctid = top.id
+ORDER BY score DESC, key LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: latest
 -- Rows in scope, the most recently changed first.
@@ -92,8 +94,8 @@ FROM {schema}.memory JOIN unnest(%(namespaces)s::text[], %(keys)s::text[]) AS wa
 WHERE expires_at IS NULL OR expires_at > now()
 
 -- name: list_namespaces
--- Every namespace that holds a memory, cut to a depth, by label patterns ('*' is any one label).
-SELECT DISTINCT array_to_string(labels[:coalesce(%(max_depth)s::integer, cardinality(labels))], '.') COLLATE "C" AS namespace
+-- Every namespace that holds a memory, cut to a depth, by label patterns ('*' is any one label); label by label.
+SELECT DISTINCT labels[:coalesce(%(max_depth)s::integer, cardinality(labels))] AS namespace
 FROM (
     SELECT string_to_array(namespace, '.') AS labels
     FROM (SELECT DISTINCT namespace FROM {schema}.memory WHERE expires_at IS NULL OR expires_at > now()) AS present
@@ -114,11 +116,17 @@ WHERE v.namespace = %(namespace)s AND v.key = %(key)s
 ORDER BY v.version
 
 -- name: open_batch
--- Claim an idempotency key; no row comes back where it was claimed before.
+-- Wait for the batches before this one, and claim an idempotency key; no row comes back where it was claimed before.
+-- The time is taken after the wait: in one namespace, later versions have later times, whoever's clock is wrong.
+WITH turn AS MATERIALIZED (
+    SELECT pg_advisory_xact_lock(hashtext('memgraph_plugin'), %(slot)s::integer)
+)
 INSERT INTO {schema}.operation_batch (namespace, batch_id, idempotency_key, actor, policy, receipts, recorded_at)
-VALUES (%(namespace)s, %(batch_id)s, %(idempotency_key)s, %(actor)s, %(policy)s, %(receipts)s, %(now)s)
+SELECT %(namespace)s::text, %(batch_id)s::uuid, %(idempotency_key)s::text, %(actor)s::text, %(policy)s::text,
+    %(receipts)s::jsonb, clock_timestamp()
+FROM turn
 ON CONFLICT (namespace, idempotency_key) DO NOTHING
-RETURNING batch_id
+RETURNING recorded_at
 
 -- name: close_batch
 UPDATE {schema}.operation_batch SET receipts = %(receipts)s WHERE namespace = %(namespace)s AND batch_id = %(batch_id)s
@@ -166,10 +174,14 @@ COPY {schema}.memory_version (namespace, key, version, batch_id, operation, mode
 DELETE FROM {schema}.memory WHERE namespace = %(namespace)s AND key = ANY(%(keys)s)
 
 -- name: refresh_ttl
--- Reading a memory that has a time to live lets it live that long again.
-UPDATE {schema}.memory SET expires_at = now() + ttl * interval '1 minute'
-FROM unnest(%(namespaces)s::text[], %(keys)s::text[]) AS seen (namespace, key)
-WHERE memory.namespace = seen.namespace AND memory.key = seen.key AND ttl IS NOT NULL
+-- Reading a memory that has a time to live lets it live that long again; a reader waits for no writer.
+UPDATE {schema}.memory SET expires_at = now() + memory.ttl * interval '1 minute'
+FROM (
+    SELECT namespace, key
+    FROM {schema}.memory JOIN unnest(%(namespaces)s::text[], %(keys)s::text[]) AS wanted (namespace, key) USING (namespace, key)
+    WHERE ttl IS NOT NULL FOR UPDATE OF memory SKIP LOCKED
+) AS seen
+WHERE memory.namespace = seen.namespace AND memory.key = seen.key
 
 -- name: embedding_model
 SELECT name, dimension FROM {schema}.embedding_model
