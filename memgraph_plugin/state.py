@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal, NotRequired, TypeAlias, TypeVar
+from typing import Annotated, Any, NotRequired, TypeAlias, TypeVar
 
 from langchain_core.messages import AnyMessage
 from langgraph.graph.message import add_messages
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # typing's has no JSON schema on Python 3.11: no Studio
 
-from memgraph_plugin.types import Delete, Hit, Insert, NoOp, Operation, Receipt, Update
+from memgraph_plugin.memalpha.validation import NAMES, name_of
+from memgraph_plugin.types import Hit, Operation, Receipt
 
 Plain: TypeAlias = dict[str, Any]
 """A value of `memgraph_plugin.types` as JSON: what a checkpoint can keep."""
@@ -67,21 +68,7 @@ class MemoryContext:
 
 _HITS: TypeAdapter[list[Hit]] = TypeAdapter(list[Hit])
 _RECEIPTS: TypeAdapter[list[Receipt]] = TypeAdapter(list[Receipt])
-_OPERATIONS: dict[str, TypeAdapter[Any]] = {
-    name: TypeAdapter(cls)
-    for name, cls in {"insert": Insert, "update": Update, "delete": Delete, "noop": NoOp}.items()
-}
-_NAMES: dict[type, Literal["insert", "update", "delete", "noop"]] = {
-    Insert: "insert",
-    Update: "update",
-    Delete: "delete",
-    NoOp: "noop",
-}
-
-
-def name_of(operation: Operation) -> Literal["insert", "update", "delete", "noop"]:
-    """What receipts and the state call an operation."""
-    return _NAMES[type(operation)]
+_OPERATIONS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(cls) for cls, name in NAMES.items()}
 
 
 def plain_hits(hits: Iterable[Hit]) -> list[Plain]:

@@ -90,8 +90,9 @@ def texts(decision: Decision) -> list[str]:
         call(ops=json.dumps([MOVE, CHESS])),
         AIMessage(content=[{"type": "text", "text": text(MOVE, CHESS)}]),
         AIMessage(content="", tool_calls=[*call(MOVE).tool_calls, *call(CHESS).tool_calls]),
+        json.dumps({"name": TOOL_NAME, "arguments": [MOVE, CHESS]}),
     ],
-    ids=["tool call", "json", "fenced", "string in the call", "content blocks", "two calls"],
+    ids=["tool call", "json", "fenced", "string in the call", "content blocks", "two calls", "call as text"],
 )
 def test_a_good_reply_becomes_operations_on_real_keys(reply: Any) -> None:
     decision, model = decide(reply)
@@ -200,6 +201,29 @@ def test_where_nothing_usable_comes_the_rules_decide(
     assert not any(word in caplog.text for word in ("Porto", "chess", "Caroline"))
 
 
+def hanging(_: Any) -> AIMessage:
+    time.sleep(2)
+    return call(MOVE)
+
+
+def test_a_model_that_hangs_is_not_waited_for() -> None:
+    model = ScriptedChatModel(replies=[hanging])
+    decision = ChatModelPolicy(model, timeout=0.05).decide(TURNS, [HOME])
+    assert (texts(decision), decision.policy) == (RULES, "rules")
+
+
+async def test_nor_is_it_async() -> None:
+    model = ScriptedChatModel(replies=[hanging])
+    decision = await ChatModelPolicy(model, timeout=0.05).adecide(TURNS, [HOME])
+    assert (texts(decision), decision.policy) == (RULES, "rules")
+
+
+def test_after_prose_a_model_is_made_to_call_the_tool() -> None:
+    decision, _ = decide("Noted!", text(MOVE))  # the script makes a call of it only where one is forced
+    assert decision.operations == (MOVED,)
+    assert decision.raw[1].startswith('{"ops"')
+
+
 def test_without_a_fallback_the_error_is_raised_with_the_raw_reply() -> None:
     policy = ChatModelPolicy(ScriptedChatModel(replies=["Noted!", "I did note it."]), fallback=None)
     with pytest.raises(ModelReplyError) as caught:
@@ -294,3 +318,10 @@ def test_one_policy_serves_many_threads() -> None:
     with ThreadPoolExecutor(8) as threads:
         games = ["chess", "go"] * 20
         assert list(threads.map(play, games)) == [f"The user plays {game}." for game in games]
+
+
+def test_a_memory_in_the_first_person_is_sent_back() -> None:
+    mine = {"op": "insert", "text": "I live in Porto.", "evidence": ["t1"]}
+    decision, model = decide(call(mine), call(CHESS))
+    assert decision.operations == (PLAYS,)
+    assert "third person" in model.prompts[1][-1].text

@@ -93,7 +93,7 @@ def test_without_a_namespace_nothing_runs(store, model) -> None:
     assert model.calls == 0
 
 
-@pytest.mark.parametrize("user", ["ann.lee", "", "a\0b"])
+@pytest.mark.parametrize("user", ["ann.lee", "ann@example.com", "", "  ", "a\0b"])
 def test_a_label_that_cannot_be_is_named(store, model, user: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be a namespace label") as error:
         say(compiled(model, store), "Hello", context=MemoryContext(user_id=user))
@@ -126,6 +126,42 @@ def test_an_empty_message_recalls_and_stores_nothing(store, model, text: Any) ->
 def test_text_in_blocks_is_read(store, model) -> None:
     say(compiled(model, store), [{"type": "text", "text": "I live in Lisbon."}])
     assert "I live in Lisbon." in texts(store, "turn")
+
+
+def test_blocks_of_text_are_paragraphs(store, model) -> None:
+    blocks = [
+        {"type": "text", "text": "I live in Lisbon."},
+        {"type": "text", "text": "My dog is called Rex."},
+    ]
+    say(compiled(model, store), blocks)
+    assert texts(store, "semantic") == ["The user lives in Lisbon.", "The user's dog is called Rex."]
+
+
+def test_a_lone_surrogate_is_left_out_and_the_turn_kept(store, model, caplog) -> None:
+    graph = compiled(model, store)
+    graph.invoke(
+        {"messages": [HumanMessage("I live in Lisbon\ud800.", id="\udfff")]},
+        {"configurable": {"thread_id": "1"}},
+        context=MemoryContext(user_id="ann"),
+    )
+    assert "I live in Lisbon." in texts(store, "turn")
+    assert "surrogate" in caplog.text
+
+
+def test_what_is_said_off_the_record_is_not_kept(store, model) -> None:
+    say(compiled(model, store), "Don't remember this, but I live in Lisbon and was fired last year.")
+    assert not any("Lisbon" in text or "fired" in text for text in texts(store))
+    assert model.calls == 1
+
+
+def test_two_runs_at_once_leave_nothing_stale_once_it_is_said_anew(store, model) -> None:
+    for place in ("Oslo", "Rome"):  # each had decided before the other had written
+        value = {"subject": "user", "attribute": "location", "value": place}
+        store.apply(HERS, [Insert(text=f"The user lives in {place}.", value=value)])
+    say(compiled(model, store), "I live in Bern.")
+    assert [text for text in texts(store, "semantic") if "no longer" not in text] == [
+        "The user lives in Bern."
+    ]
 
 
 def test_nul_characters_are_taken_out_and_that_is_logged(store, model, caplog) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Literal
 
 import platformdirs
@@ -10,8 +11,11 @@ from langchain_tests.unit_tests import ChatModelUnitTests
 from pydantic import BaseModel, Field
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.models.chat import load_chat_model
-from memgraph_plugin.models.local import LocalChatModel
+from memgraph_plugin.models.local import LocalChatModel, _prompt
+from memgraph_plugin.types import Turn
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -246,6 +250,32 @@ class TestStandards(ChatModelUnitTests):
     @property
     def chat_model_params(self):
         return {"path": "nowhere"}
+
+
+STRICT = """\
+{% for m in messages %}{% if loop.previtem is defined and loop.previtem.role == m.role %}\
+{{ raise_exception('roles must alternate') }}{% endif %}[{{ m.role }}]{{ m.content }}{% endfor %}"""
+
+
+def test_two_user_messages_in_a_row_are_one_to_the_template(model, monkeypatch):
+    tokenizer = model._weights().tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", STRICT)
+    memory, question = HumanMessage("(memories)"), HumanMessage("Where do I live?")
+    ids = _prompt(model._weights(), [SystemMessage("Be kind."), memory, question], [], None)
+    assert tokenizer.decode(ids) == "[system]Be kind.[user](memories)\n\nWhere do I live?"
+
+
+@pytest.mark.local_model
+def test_the_default_model_decides_in_form_or_the_rules_do():
+    policy = ChatModelPolicy(pulled("qwen2.5-coder-0.5b-instruct"))
+    turn = Turn(key="t", role="user", text="I am allergic to nuts.", at=datetime(2025, 5, 7, tzinfo=UTC))
+    decision = policy.decide([turn], [])
+    assert decision.policy in ("chat", "rules")
+    assert decision.operations
+    assert decision.raw
+    assert not validate(decision.operations, [turn], []).rejected
+    if decision.error:
+        assert [each.text for each in decision.operations] == ["The user is allergic to nuts."]
 
 
 @pytest.mark.local_model

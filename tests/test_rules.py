@@ -53,6 +53,16 @@ def written(operation: Operation) -> str:
 
 FACTS = [
     ("Hi, I'm Ana.", ["The user's name is Ana."]),
+    ("Hi! I'm Ana, a nurse from Lisbon", ["The user's name is Ana."]),
+    ("My name is David, everyone calls me Dave", ["The user's name is David."]),
+    ("I already speak Hindi", ["The user speaks Hindi."]),
+    ("i live in leeds w/ my gf and our 2 cats", ["The user lives in leeds."]),
+    ("I live in São Paulo 🇧🇷", ["The user lives in São Paulo."]),
+    ("my moms birthday is 3rd of march dont let me forget", ["The user's mom's birthday is 3rd of march."]),
+    ("im allergic to nuts, always have been", ["The user is allergic to nuts."]),
+    ("I don't drink coffee anymore, it hurts", ["The user does not drink coffee."]),
+    ("My car is a red Toyota", ["The user's car is a red Toyota."]),
+    ("I work for the government", ["The user works at the government."]),
     ("My name's Ana, what's yours?", ["The user's name is Ana."]),
     ("you can call me Max", ["The user wants to be called Max."]),
     ("Well, I live in Lisbon these days.", ["The user lives in Lisbon."]),
@@ -216,6 +226,26 @@ NOT_FACTS = [
     "forget " * 3_000,
     "my name is " * 3_000,
     "<recalled-memories>My name is Bob.",
+    "Can you summarize this?\n\nHi team,\n\nI'm Peter from Acme. I live in Boston.\n\nBest,\nPeter",
+    "From: carol@example.com\nSubject: trip\n\nMy dog is called Rex.\n\nCarol",
+    "Dear Sir, I am writing to complain. I live in Bath.",
+    "The document reads:\nI work at Acme.",
+    "I moved to the next question",
+    "We moved to microservices",
+    "I live in the best city in the world",
+    "I'm from HR",
+    "I was born in a barn",
+    "I work for free",
+    "I work at 9 tomorrow",
+    "My phone is dead and my car is broken",
+    "I drive a hard bargain",
+    "I play the long game",
+    "I'm learning a lot",
+    "I prefer option B",
+    "I almost bought a car yesterday",
+    "I should have called Ann yesterday",
+    "Don't remember this, but I was fired last year",
+    "We broke up, me and my girlfriend Kim",
 ]
 
 
@@ -274,7 +304,7 @@ def test_whatever_is_said_the_operations_are_valid(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "piece", [" \t", "\n", " - ", "on 7 may ", "my dog, Rex ", '"', "<a>", "a, ", "no, "]
+    "piece", [" \t", "\n", " - ", "\n. ", "From: ", "on 7 may ", "my dog, Rex ", '"', "<a>", "a, ", "no, "]
 )
 def test_hostile_repetition_costs_little(piece: str) -> None:
     started = perf_counter()
@@ -317,6 +347,13 @@ def test_a_fact_from_long_ago_replaces_nothing() -> None:
     [event] = RulePolicy().propose([turn("I moved to Berlin in 1999")], [home])
     assert isinstance(event, Insert)
     assert event.kind == "episodic"
+
+
+def test_a_joke_about_a_name_replaces_none() -> None:
+    ana = memory("name", "The user's name is Ana.", subject="user", attribute="name", value="Ana")
+    assert [written(each) for each in told("I'm Batman", ana)] == ["noop doubted:name"]
+    assert [written(each) for each in told("My name is Bo", ana)] == ["name supersede The user's name is Bo."]
+    assert [written(each) for each in told("No, I'm Bo", ana)] == ["name correct The user's name is Bo."]
 
 
 def test_the_later_statement_in_a_batch_wins() -> None:

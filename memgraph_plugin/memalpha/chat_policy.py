@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import json
 import logging
+import threading
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -30,9 +33,13 @@ from memgraph_plugin.types import Memory, NoOp, Operation, Receipt, Turn
 
 _LOG = logging.getLogger(__name__)
 
+TIMEOUT = 300.0
+"""Seconds that one reply of the model may take, unless said otherwise: a small one on a CPU is slow."""
+
 MAX_TURN = 12_000
 """Characters of one turn that are shown to the model."""
 
+_Model: TypeAlias = Runnable[LanguageModelInput, AIMessage]
 _Reply: TypeAlias = AIMessage | Exception
 _Steps: TypeAlias = "Generator[list[BaseMessage] | Decision, _Reply, None]"
 
@@ -52,9 +59,10 @@ class Decision:
 class ChatModelPolicy:
     """Asks `model` what to remember, and lets through what `validate` accepts.
 
-    A reply that breaks rules is sent back once with the codes; what is still wrong is dropped and the good is
-    kept. Where nothing usable came (prose, half a JSON, an exception), `fallback` decides; with None, the
-    `ModelReplyError` is raised, the raw reply on it. Stateless: one policy may serve many threads.
+    A reply that breaks rules is sent back once with the codes, and a model that knows tools is then made to
+    call ours; what is still wrong is dropped and the good is kept. Where nothing usable came (prose, half a
+    JSON, an exception, nothing in `timeout` seconds), `fallback` decides; with None, the `ModelReplyError`
+    is raised, the raw reply on it. Stateless: one policy may serve many threads.
     """
 
     name: str = "chat"
@@ -66,11 +74,13 @@ class ChatModelPolicy:
         fallback: Policy | None = RulePolicy(),  # noqa: B008 - frozen
         limits: Limits = LIMITS,
         prompt: str = prompts.DECIDE_PROMPT,
+        timeout: float | None = TIMEOUT,
     ) -> None:
         self._fallback = fallback
         self._limits = limits
         self._system = prompts.render_decide_prompt(limits.operations, limits.characters, template=prompt)
-        self._model, self._ask = _with_tool(model)
+        self._timeout = timeout
+        self._model, self._repairing, self._ask = _with_tool(model)
 
     def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
         return list(self.decide(turns, memories).operations)
@@ -84,15 +94,15 @@ class ChatModelPolicy:
         Raises:
             ModelReplyError: nothing usable came, and there is no fallback.
         """
-        steps = self._steps(turns, memories)
+        steps, model = self._steps(turns, memories), self._model
         step = next(steps)
         while not isinstance(step, Decision):
             reply: _Reply
             try:
-                reply = self._model.invoke(step)
+                reply = _in_time(model, step, self._timeout)
             except Exception as error:  # noqa: BLE001 - whatever a model's client raises
                 reply = error
-            step = steps.send(reply)
+            step, model = steps.send(reply), self._repairing
         if step.error is None:
             return step
         fallback = self._fallback_for(step.error)
@@ -100,15 +110,15 @@ class ChatModelPolicy:
 
     async def adecide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
         """Async twin of `decide`."""
-        steps = self._steps(turns, memories)
+        steps, model = self._steps(turns, memories), self._model
         step = next(steps)
         while not isinstance(step, Decision):
             reply: _Reply
             try:
-                reply = await self._model.ainvoke(step)
+                reply = await asyncio.wait_for(model.ainvoke(step), self._timeout)
             except Exception as error:  # noqa: BLE001 - whatever a model's client raises
                 reply = error
-            step = steps.send(reply)
+            step, model = steps.send(reply), self._repairing
         if step.error is None:
             return step
         fallback = self._fallback_for(step.error)
@@ -171,12 +181,44 @@ def raw_reply(reply: AIMessage) -> str:
     ).strip()[:MAX_REPLY]
 
 
-def _with_tool(model: BaseChatModel) -> tuple[Runnable[LanguageModelInput, AIMessage], str]:
-    """The model with the tool bound, and how to ask it; without, where it knows no tools."""
+def _with_tool(model: BaseChatModel) -> tuple[_Model, _Model, str]:
+    """The model with the tool offered, with the tool forced, and how to ask; bare where it knows no tools."""
+    tool = operations_tool()
     try:
-        return model.bind_tools([operations_tool()]), prompts.DECIDE_BY_TOOL
+        return (
+            model.bind_tools([tool]),
+            model.bind_tools([tool], tool_choice=TOOL_NAME),
+            prompts.DECIDE_BY_TOOL,
+        )
     except NotImplementedError:
-        return model, prompts.render_decide_by_json()
+        return model, model, prompts.render_decide_by_json()
+
+
+def _in_time(model: _Model, request: list[BaseMessage], timeout: float | None) -> AIMessage:
+    """The model's reply. One that comes too late is left to itself, in a thread that ends with the program.
+
+    Raises:
+        TimeoutError: none came in `timeout` seconds.
+    """
+    if timeout is None:
+        return model.invoke(request)
+    replies: list[_Reply] = []
+    context = contextvars.copy_context()
+
+    def ask() -> None:
+        try:
+            replies.append(context.run(model.invoke, request))
+        except Exception as error:  # noqa: BLE001 - raised where it is waited for
+            replies.append(error)
+
+    thread = threading.Thread(target=ask, daemon=True, name="memgraph_plugin.policy")
+    thread.start()
+    thread.join(timeout)
+    if not replies:
+        raise TimeoutError(f"no reply in {timeout} seconds")
+    if isinstance(replies[0], Exception):
+        raise replies[0]
+    return replies[0]
 
 
 def _proposals(reply: _Reply, raw: str) -> list[object]:

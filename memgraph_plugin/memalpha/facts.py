@@ -28,6 +28,8 @@ class Fact:
     text: str
     single: bool = False
     importance: float = 0.5
+    tentative: bool = False
+    """Too weak to replace what is remembered: "I'm Batman"."""
 
     def as_value(self) -> dict[str, str]:
         return {"subject": self.subject, "attribute": self.attribute, "value": self.value}
@@ -43,6 +45,7 @@ class Saying:
     template: str
     pattern: re.Pattern[str]
     listed: bool = False
+    tentative: bool = False
 
 
 _NAME = r"(?-i:[A-Z][\w'-]+(?: [A-Z][\w'-]+){0,2})"
@@ -61,7 +64,7 @@ _OCCUPATION = (
     r"professor|psychologist|researcher|sailor|scientist|singer|soldier|student|surgeon|surveyor|tailor|therapist|translator|"
     r"tutor|vet|veterinarian|waiter|waitress|welder|writer|analyst|biologist|chemist|mathematician|statistician|technician)"
 )
-_DIET = r"(?:vegan|vegetarian|pescatarian|flexitarian|omnivore|teetotal(?:ler)?|gluten[- ]free|lactose[- ]intolerant)"
+_DIET = r"(?:vegan|vegetarian|veggie|pescatarian|flexitarian|omnivore|teetotal(?:ler)?|gluten[- ]free|lactose[- ]intolerant)"
 _CONDITION = (
     r"(?:an? )?(?:[\w-]+ ){0,2}(?:diabetes|asthma|epilepsy|adhd|add|autism|dyslexia|migraines?|arthritis|anxiety|depression|"
     r"insomnia|hypertension|high blood pressure|cancer|anemia|anaemia|celiac disease|coeliac disease|ibs|eczema|tinnitus|"
@@ -81,9 +84,13 @@ _NATIONALITIES = (
 _BELIEFS = "catholic|christian|muslim|jewish|hindu|buddhist|protestant|orthodox|atheist|agnostic"
 _ASIDES = r"ok|okay|fine|good|done|back|here|ready|sorry|sure|glad|happy|sad|tired|bored|sick|busy|afraid|trying|looking|going"
 _NOUN_OF_MINE = (
-    r"car|bike|bicycle|motorbike|boat|phone|laptop|computer|blood type|shoe size|height|weight|hometown|time ?zone|pronouns|"
-    r"star sign|zodiac sign|major|university|college|school|dream job|nickname|middle name|last name|surname|"
-    r"mother tongue|native language|first language|religion|postcode|zip code|address|email(?: address)?|phone number"
+    r"blood type|hometown|time ?zone|pronouns|star sign|zodiac sign|major|dream job|nickname|middle name|last name|surname|"
+    r"mother tongue|native language|first language|religion"
+)
+_NAMED_OF_MINE = r"car|bike|bicycle|motorbike|boat|phone|laptop|computer|university|college|school|address"
+_NUMBER_OF_MINE = r"shoe size|height|weight|postcode|zip code|email(?: address)?|phone number"
+_DEPARTMENT = (
+    r"HR|IT|Marketing|Sales|Support|Finance|Engineering|Legal|Accounting|Security|Product|Operations|QA"
 )
 _THING = rf"(?:{_PETS})s?|car|bike|house|flat|apartment|garden|boat|motorbike|piano|guitar|violin|camera|laptop|tesla|van|horse|farm|shop|blog|podcast|company|business|tattoo"
 _IDLE_PLAN = (
@@ -93,13 +100,13 @@ _IDLE_PLAN = (
 
 _TABLE: tuple[tuple[str, bool, float, str, str], ...] = (
     # attribute, one value at a time, importance, how it is written, how it is said
-    ("name", True, 0.9, "{S}'s name is {v}.", r"my (?:full |first |real )?name is (?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*){0,3})$"),
-    ("name", True, 0.9, "{S}'s name is {v}.", rf"i am (?!(?:{_NATIONALITIES}|{_BELIEFS}|{_ASIDES})\b)(?P<v>{_NAME})(?: from .+)?$"),
+    ("name", True, 0.9, "{S}'s name is {v}.", r"my (?:full |first |real )?name is (?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*){0,3})(?:,.*)?$"),
+    ("name", True, 0.9, "{S}'s name is {v}.", rf"i am (?!(?:{_NATIONALITIES}|{_BELIEFS}|{_ASIDES})\b)(?P<v>{_NAME})(?: from .+|, .+)?$"),
     ("preferred name", True, 0.9, "{S} wants to be called {v}.", r"(?:please )?(?:you can )?(?:call me|i go by|i prefer to be called) (?!(?:later|back|now|again|soon|maybe|crazy|when|if|at|on|an?|any ?time|tomorrow|tonight)\b)(?P<v>[\w'-]+(?: (?-i:[A-Z])[\w'-]*)?)$"),
     ("location", True, 0.8, "{S} lives in {v}.", r"i (?:am living|live|reside|am based|have lived|have been living) (?:in|at) (?P<v>.+)"),
     ("location", True, 0.8, "{S} lives in {v}.", r"(?:i|we) (?:have )?(?:moved|relocated)(?: back)?(?: from .+?)? to (?P<v>.+)"),
     ("location", True, 0.8, "{S} lives in {v}.", r"my (?:home|house|flat|apartment) is in (?P<v>.+)"),
-    ("origin", True, 0.7, "{S} is from {v}.", r"i (?:am|come) (?:originally )?from (?P<v>(?-i:[A-Z]).+)"),
+    ("origin", True, 0.7, "{S} is from {v}.", rf"i (?:am|come) (?:originally )?from (?!(?:{_DEPARTMENT})\b)(?P<v>(?-i:[A-Z]).+)"),
     ("origin", True, 0.7, "{S} is from {v}.", r"i grew up in (?P<v>.+)"),
     ("birth date", True, 0.8, "{S} was born on {v}.", r"i was born on (?P<v>.*\d.*)"),
     ("birth year", True, 0.8, "{S} was born in {v}.", r"i was born in (?P<v>(?:19|20)\d\d)$"),
@@ -123,6 +130,8 @@ _TABLE: tuple[tuple[str, bool, float, str, str], ...] = (
     ("favourite {a}", True, 0.6, "{S}'s favourite {a} is {v}.", r"my (?:all-time )?fav(?:ou?rite)? (?P<a>[\w-]+(?: [\w-]+){0,2}?) (?:is|are) (?P<v>.+)"),
     ("favourite {a}", True, 0.6, "{S}'s favourite {a} is {v}.", r"(?P<v>.+?) (?:is|are) my (?:all-time )?fav(?:ou?rite)? (?P<a>[\w-]+(?: [\w-]+){0,2})$"),
     ("{a}", True, 0.6, "{S}'s {a} is {v}.", rf"my (?P<a>{_NOUN_OF_MINE}) (?:is|are) (?P<v>.+)"),
+    ("{a}", True, 0.6, "{S}'s {a} is {v}.", rf"my (?P<a>{_NAMED_OF_MINE}) is (?P<v>(?:an? |the )?(?:[a-z]+ )?(?-i:[A-Z\d]).+)"),
+    ("{a}", True, 0.6, "{S}'s {a} is {v}.", rf"my (?P<a>{_NUMBER_OF_MINE}) is (?P<v>\S*[\d@].*)"),
     ("allergy", False, 0.9, "{S} is allergic to {v}.", r"i (?:am|have always been) (?:severely |very |highly |deathly )?allergic to (?P<v>.+)"),
     ("allergy", False, 0.9, "{S} is allergic to {v}.", r"i have an? (?:severe |bad |serious )?(?P<v>[\w-]+) allergy"),
     ("diet", False, 0.8, "{S}'s diet is {v}.", rf"i (?:am|became|have become|turned|went) (?:an? )?(?:strict )?(?P<v>{_DIET})\b"),
@@ -135,10 +144,11 @@ _TABLE: tuple[tuple[str, bool, float, str, str], ...] = (
     ("dislikes", False, 0.6, "{S} dislikes {v}.", r"i (?:hate|dislike|cannot stand|detest|loathe|do not (?:like|enjoy|care for)|am not a (?:big )?fan of|am not into) (?P<v>.+)"),
     ("likes", False, 0.6, "{S} likes {v}.", r"i (?:like|love|enjoy|adore|am into|am fond of|am crazy about|am a (?:big |huge )?fan of) (?P<v>.+)"),
     ("prefers", False, 0.6, "{S} prefers {v}.", r"i (?:prefer|would rather have) (?P<v>.+)"),
-    ("plays", False, 0.5, "{S} plays {v}.", r"i play (?P<v>(?:the )?[\w-]+(?: [\w-]+)?(?: and (?:the )?[\w-]+)?)$"),
+    ("plays", False, 0.5, "{S} plays {v}.", r"i play (?!(?:it|along|with|around|safe|dumb|nice|hard|by|for|at|the (?:long|fool|victim|field|game|part|role))\b)(?P<v>(?:the )?[\w-]+(?: [\w-]+)?(?: and (?:the )?[\w-]+)?)$"),
     ("studies", True, 0.6, "{S} studies {v}.", r"i (?:study|am studying|major in|am majoring in) (?P<v>.+)"),
     ("learning", False, 0.5, "{S} is learning {v}.", r"i am (?:learning|taking lessons in) (?P<v>.+)"),
-    ("owns", False, 0.5, "{S} owns {v}.", r"i (?:own|drive|ride) (?P<v>an? .+)"),
+    ("owns", False, 0.5, "{S} owns {v}.", r"i own (?P<v>an? .+)"),
+    ("owns", False, 0.5, "{S} owns {v}.", rf"i (?:drive|ride) (?P<v>an? (?:[\w-]+ ){{0,2}}(?:{_THING}|(?-i:[A-Z\d]).*))$"),
     ("owns", False, 0.5, "{S} owns {v}.", rf"i (?:have|bought|adopted) (?P<v>(?:an?|two|three) (?:[\w-]+ ){{0,2}}(?:{_THING}))$"),
     ("wish", False, 0.5, "{S} would like to {v}.", r"i (?:would (?:love|like)|dream of|have always wanted|hope) to (?P<v>(?:visit|see|go to|learn|live|own|travel|become|climb|run|move)\b.+)"),
     ("plan", False, 0.5, "{S} plans to {v}.", rf"i (?:plan to|am planning to|am going to|intend to|want to|have decided to|am about to) (?!{_IDLE_PLAN})(?P<v>\w+ .+)"),
@@ -148,6 +158,7 @@ SAYINGS = tuple(
     Saying(
         attribute, single, importance, template, re.compile(rf"^{pattern}", re.I),
         listed=attribute in ("likes", "dislikes", "language", "allergy", "avoids", "{a}"),
+        tentative=attribute == "name" and pattern.startswith("i am"),
     )
     for attribute, single, importance, template, pattern in _TABLE
 )  # fmt: skip
@@ -178,23 +189,30 @@ ALIASES = {
 OPPOSITES = {"likes": "dislikes", "dislikes": "likes"}
 
 _TAIL = re.compile(
-    r"""\s*(?:,\s*(?:which|who|where|he|she|it|they|so|and|but|because|not|thanks|please|by\s+the\s+way|you\s+know|though|too|right)\b.*|
+    r"""\s*(?:,\s*(?:which|who|where|he|she|it|they|so|and|but|because|not|thanks|please|by\s+the\s+way|you\s+know|though|too|right|
+    always|never|ever|since|unfortunately|sadly|especially|mostly|obviously|lol|haha|except|only|just|even|also)\b.*|\s+w/.*|
     [(\[].*|\s+(?:because|which|although|though|when|while|whenever|even\s+though|as\s+well|too|these\s+days|
     at\s+the\s+moment|right\s+now|now|nowadays|anymore|again|instead|actually|at\s+all|very\s+much|so\s+much|a\s+lot|
     for\s+(?:work|now|years|ages|a\s+while|(?:\d+|\w+)\s+(?:years|months|weeks).*)|with\s+(?:my|our)\b.*|but\b.*|by\s+the\s+way|
-    and\s+(?:i|my|we|it|they|he|she|have|am|then)\b.*|or\s+something.*|lol|haha\w*|btw|though|[:;]-?[)D(])(?:\s.*)?)$""",
+    and\s+(?:i|my|our|we|it|they|he|she|have|has|am|is|works?|lives?|then)\b.*|or\s+something.*|lol|haha\w*|btw|though|[:;]-?[)D(])(?:\s.*)?)$""",
     re.I | re.X,
 )
 _EMPTY_VALUE = re.compile(
     r"^(?:it|that|this|these|those|them|you|your|yours|him|her|he|she|me|myself|what|how|when|where|why|there|here|to|"
-    r"someone|something|everything|nothing|anything|so|not|the (?:idea|way|sound|fact|same|answer|question)|…)\b|…|://",
+    r"someone|something|everything|nothing|anything|so|not|every|an? (?:lot|bit|ton|while)|the (?:idea|way|sound|fact|same|answer|question)|…)\b|…|://",
     re.I,
 )
 _TASTES = ("likes", "dislikes", "prefers", "plan", "wish", "learning")
 _VAGUE = re.compile(
-    r"^the (?-i:[a-z])|\b(?:this|that|these|those|it|them|you|yours?|his|her|here|there|something|someone|more)\b|(?:\S+\s+){8}",
+    r"^the (?-i:[a-z])|\b(?:this|that|these|those|it|them|you|yours?|his|her|here|there|something|someone|more|option|version)\b|(?:\S+\s+){8}",
     re.I,
 )
+_PLACES = ("location", "origin", "birthplace")
+_NO_PLACE = re.compile(
+    r"^(?:an?|my|our|your|his|her|their)\b|^the (?!(?:us|usa|uk|uae|netherlands|philippines|bahamas)\b)(?-i:[a-z])|^\d",
+    re.I,
+)
+_LOWER = re.compile(r"^(?:the )?[a-z]")
 _LIST = re.compile(r"\s*,\s*(?:and\s+)?|\s+and\s+|\s*&\s*")
 
 
@@ -215,17 +233,37 @@ def read_clause(clause: str, subject: str, name: str) -> Iterator[Fact]:
                 _written(saying.template, name, value, noun),
                 single,
                 saying.importance,
+                saying.tentative,
             )
             for value in _values(match["v"], saying.listed)
+            if not _implausible(attribute, value, clause)
         ]
-        facts = [fact for fact in facts if not (attribute in _TASTES and _VAGUE.search(fact.value))]
         yield from facts
         if facts:
             return
 
 
+def _implausible(attribute: str, value: str, clause: str) -> bool:
+    """Whether the words fit but the sense hardly does: "I live in a hurry", "I work for free".
+
+    Who writes with capitals gives them to places and firms; who writes without is believed in lower case.
+    """
+    if attribute in _TASTES:
+        return bool(_VAGUE.search(value))
+    is_common = bool(_LOWER.match(value)) and clause[:1].isupper()
+    if attribute in _PLACES:
+        return is_common or bool(_NO_PLACE.match(value))
+    if attribute == "employer":
+        return bool(re.match(r"my\b|their\b|\d", value)) or (
+            is_common and not re.match(r"(?:an?|the) ", value)
+        )
+    return False
+
+
 def _values(said: str, listed: bool) -> Iterator[str]:
-    value = _TAIL.sub("", said).strip(" ,.;:!?-")
+    value, before = said, ""
+    while value != before:
+        value, before = _TAIL.sub("", value).strip(" ,.;:!?-"), value
     parts = _LIST.split(value) if listed else [value]
     if any(not 1 <= len(part.split()) <= 3 for part in parts):
         parts = [value]
@@ -279,7 +317,9 @@ def is_single(attribute: str) -> bool:
     return (
         attribute in _SINGLE
         or attribute.startswith("favourite ")
-        or bool(re.fullmatch(rf"{_ONE_OF_A_KIND}|{_NOUN_OF_MINE}", attribute))
+        or bool(
+            re.fullmatch(rf"{_ONE_OF_A_KIND}|{_NOUN_OF_MINE}|{_NAMED_OF_MINE}|{_NUMBER_OF_MINE}", attribute)
+        )
     )
 
 
@@ -296,7 +336,7 @@ _WRITTEN = tuple(
     (_backwards(template), saying)
     for template, saying in {saying.template: saying for saying in SAYINGS}.items()
 )
-OF_RELATION = re.compile(rf"^my (?P<who>{_RELATION})'s (?P<rest>(?:birthday|job|fav\w*) .+)$", re.I)
+OF_RELATION = re.compile(rf"^my (?P<who>{_RELATION})'?s (?P<rest>(?:birthday|job|fav\w*) .+)$", re.I)
 RELATION = re.compile(
     rf"^my (?P<who>{_RELATION})(?:,? (?P<name>{_NAME}),?)? (?P<verb>\w+) (?P<rest>.+)$", re.I
 )

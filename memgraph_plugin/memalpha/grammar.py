@@ -9,10 +9,10 @@ from memgraph_plugin.memalpha.words import words
 _CONTRACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(rf"\b(?:{short})\b", re.I), long)
     for short, long in (
-        ("i'm|im", "I am"),
-        ("i've|ive", "I have"),
-        ("i'll", "I will"),
-        ("i'd", "I would"),
+        (r"(i)'?m", r"\1 am"),
+        (r"(i)'?ve", r"\1 have"),
+        (r"(i)'ll", r"\1 will"),
+        (r"(i)'d", r"\1 would"),
         ("can't|cant|can not", "cannot"),
         ("won't", "will not"),
         ("ain't", "am not"),
@@ -26,7 +26,7 @@ _CONTRACTIONS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 )
 _FILLERS = re.compile(
     r"^(i|we)((?:\s+(?:am|have|do|can|will|was))?)\s+(?:(?:really|absolutely|totally|definitely|truly|currently|presently|"
-    r"actually|also|still|even|just|now|simply|recently|finally|always|mostly|usually|kinda|kind of|"
+    r"actually|already|also|still|even|just|now|simply|recently|finally|always|mostly|usually|kinda|kind of|"
     r"super|quite|only)\s+)+",
     re.I,
 )

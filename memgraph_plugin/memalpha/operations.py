@@ -13,10 +13,10 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from memgraph_plugin.errors import ModelReplyError, OperationRejected
-from memgraph_plugin.memalpha.validation import LIMITS, Limits
+from memgraph_plugin.memalpha.validation import LIMITS, NAMES, Limits, Name
 from memgraph_plugin.prompts import OPERATION_FIELDS, OPERATIONS_TOOL, REJECTIONS
 from memgraph_plugin.types import (
     Delete,
@@ -49,12 +49,7 @@ _PREFIXES: Mapping[MemoryKind, str] = {
 _STRINGS = ("handle", "text", "subject", "attribute", "value", "when", "reason")
 _MODES: Mapping[str, UpdateMode] = {"correct": "correct", "refine": "refine", "supersede": "supersede"}
 _KINDS: Mapping[str, MemoryKind] = {kind: kind for kind in ("core", "semantic", "episodic")}
-_NAMES: Mapping[str, Literal["insert", "update", "delete", "noop"]] = {
-    "insert": "insert",
-    "update": "update",
-    "delete": "delete",
-    "noop": "noop",
-}
+_NAMES: Mapping[str, Name] = {name: name for name in NAMES.values()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +152,10 @@ def proposals_in(read: Any, raw: str) -> list[Any]:
     Raises:
         ModelReplyError: it is of another shape.
     """
+    if isinstance(read, dict) and read.get("name") == TOOL_NAME:  # a tool call, written out
+        read = read.get("arguments")
+    if isinstance(read, str):
+        return read_json(read)
     if isinstance(read, dict) and "ops" not in read and "op" in read:
         read = [read]
     proposals = read.get("ops") if isinstance(read, dict) else read

@@ -81,6 +81,7 @@ _FORGET = re.compile(
     r"that i|my|the (?:fact|memory|note)|from (?:your |the )?memory)\b))\s+(?P<what>.+)$",
     re.I,
 )
+_MAY_FORGET = re.compile(r"\b(?:forget|remember|remembering|delete|remove|erase|wipe)\b", re.I)
 _FORGET_LEAD = re.compile(
     r"^(?:(?:from (?:your |the )?memory|what(?:ever)?|everything|anything|all|the (?=fact|memory|note|"
     r"information)|fact|memory|note|"
@@ -106,7 +107,10 @@ _NOT_X_BUT_Y = (
         re.I,
     ),
 )
-_Y_NOT_X = re.compile(r"^(?P<claim>.+?),? (?:and )?not (?:in |at |as )?(?P<old>[\w' -]{1,60})$", re.I)
+_Y_NOT_X = re.compile(
+    r"^(?P<claim>.+?)(?<!\bdo)(?<!\bdoes)(?<!\bdid),? (?:and )?not (?:in |at |as )?(?P<old>[\w' -]{1,60})$",
+    re.I,
+)
 _IT_IS = re.compile(r"^(?P<lead>(?:it|that) (?:is|was|should be) )?(?P<new>[\w'-]+(?: [\w'-]+){0,4})$", re.I)
 _NO_VALUE = re.compile(
     r"^(?:thanks?|thank you|fine|ok(?:ay)?|good|great|right|correct|true|false|wrong|problem|worries|"
@@ -157,6 +161,7 @@ _HAVE_AN = re.compile(
 _POINTS = re.compile(
     r"^(?:i|we) (?:will )?(?:\w+ly )?(?:remember\b|\w+ (?:it|them|that|this|these|those|one|some)\b)", re.I
 )
+_NEVER_HAPPENED = re.compile(r"\b(?:(?:could|should|would|might|must) have|almost|nearly|never)\b", re.I)
 _YOU = re.compile(r"\b(?:you|your|yours)\b", re.I)
 
 
@@ -171,6 +176,13 @@ def read_turn(turn: Turn) -> Iterator[Finding]:
         if rest:
             yield from _read(rest, turn, cue, changed=bool(_CHANGE.search(said)))
             cue = False
+
+
+def unwanted_in(turn: Turn) -> list[str]:
+    """The words of what the turn asks to forget; most turns are not read for it."""
+    if not _MAY_FORGET.search(turn.text):
+        return []
+    return [each.what for each in read_turn(turn) if isinstance(each, Unwanted)]
 
 
 def speaker(turn: Turn) -> tuple[str, str]:
@@ -197,7 +209,8 @@ def _read(clause: str, turn: Turn, cue: bool, *, changed: bool) -> Iterator[Find
 
 def _facts(clause: str, turn: Turn) -> Iterator[Stated]:
     subject, name = speaker(turn)
-    clause = re.sub(r"^we ", "i ", re.sub(r"^we are ", "i am ", clause, flags=re.I), flags=re.I)
+    one = "I" if clause[:1].isupper() else "i"
+    clause = re.sub(r"^we ", f"{one} ", re.sub(r"^we are ", f"{one} am ", clause, flags=re.I), flags=re.I)
     job = _JOB_AT.match(clause)
     for part in (job["job"], f"i work at {job['place']}") if job else (clause,):
         yield from _facts_of(part, turn, subject, name)
@@ -288,7 +301,7 @@ def _event(clause: str, turn: Turn) -> Iterator[Happened]:
     times = find_times(clause, turn.at)
     verbs = [word.strip(",.'").lower() for word in clause.split()[1:6]]
     tells = re.match(r"^(?:i|we|my)\b", clause, re.I) and not _YOU.search(clause)
-    if not times or not tells or "not" in verbs or _POINTS.match(clause):
+    if not times or not tells or "not" in verbs or _POINTS.match(clause) or _NEVER_HAPPENED.search(clause):
         return
     if any(is_past(verb) or verb in _COMING for verb in verbs) or _HAVE_AN.match(clause):
         subject, name = speaker(turn)

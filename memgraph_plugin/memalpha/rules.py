@@ -108,6 +108,9 @@ class _Batch:
         if known:
             self._slots[(known,)] = NoOp(reason=f"duplicate_of:{known}", evidence=(turn.key,))
             return
+        if fact.tentative and same and not stated.correcting:
+            self._slots[("doubted", fact.attribute)] = NoOp(reason=f"doubted:{same[0]}", evidence=(turn.key,))
+            return
         opposite = replace(fact, attribute=OPPOSITES.get(fact.attribute, ""))
         opposed = [key for key in self._about(opposite) if same_value(self._facts[key].value, fact.value)]
         target = opposed[0] if opposed else self._newest(same) if fact.single and same else None
@@ -118,14 +121,23 @@ class _Batch:
             self._insert(fact.text, turn, fact.as_value(), slot, valid_from=since, importance=fact.importance)
         elif self._is_history(stated, target):
             value = fact.as_value() | {"attribute": f"former {fact.attribute}"}
-            text = (
-                f"{fact.text.removesuffix('.')}, as of {stated.when.phrase()}." if stated.when else fact.text
-            )
+            text = f"{fact.text.removesuffix('.')} ({stated.when.phrase()})." if stated.when else fact.text
             self._insert(
                 text, turn, value, kind_of_event=True, valid_from=moment_of(stated.when, turn), importance=0.3
             )
         else:
             self._update(target, fact, turn, stated)
+            # Two runs at once may each have inserted a value of what has but one.
+            for key in same if fact.single else ():
+                if key != target:
+                    self._end_one(key, turn)
+
+    def _end_one(self, key: str, turn: Turn) -> None:
+        """What this memory says is no longer so."""
+        old = self._facts[key]
+        text = _no_longer(self._memories[key].text)
+        past = replace(old, attribute=f"former {old.attribute}", text=text)
+        self._update(key, past, turn, Stated(past))
 
     def _update(self, key: str, fact: Fact, turn: Turn, stated: Stated) -> None:
         was_denied = isinstance(self._slots.get((key,)), Delete)
@@ -174,8 +186,7 @@ class _Batch:
                         key=key, version=memory.version, evidence=(turn.key,), reason="wrong"
                     )
                     continue
-                past = replace(old, attribute=f"former {fact.attribute}", text=_no_longer(memory.text))
-                self._update(key, past, turn, Stated(past))
+                self._end_one(key, turn)
         if not found and ended.event:
             self.take(ended.event, turn, "")
         elif not found:

@@ -27,9 +27,25 @@ _SAYS_I = re.compile(r"\b(?:i|i'm|my|we|me)\b", re.I)
 _PASTED = re.compile(
     r"""\b(?:translate|summari[sz]e|proofread|rewrite|rephrase|paraphrase|correct|fix|edit|improve|classify|analy[sz]e|
     review|parse|(?:this|the|following|an?|my)\s+(?:\w+\s+)?(?:email|mail|message|text|article|letter|paragraph|passage|
-    essay|review|log|transcript|document|quote|lyrics|poem|story|conversation|chat|prompt|example|sentence|error))
-    \b[^.!?\n:]{0,80}:\s""",
-    re.I | re.X,
+    essay|review|log|transcript|document|quote|lyrics|poem|story|conversation|chat|prompt|example|sentence|error)|
+    reads|states|says|said|goes|writes|wrote|texted)
+    \b[^.!?\n:]{0,80}:\s|
+    \b(?:translate|summari[sz]e|proofread|rewrite|rephrase|paraphrase|correct|fix|edit|improve|review|explain|answer|
+    reply\s+to|respond\s+to)\b[^.!?\n]{0,40}\b(?:this|that|it|following|below|e-?mail|text|letter|message)\b[^.!?\n]{0,40}[.!?]?\n|
+    ^dear\s+[^\n]{1,60},|^(?:from|to|subject|date|sent|cc):\s[^\n]*\n(?:[\w-]+:\s[^\n]*\n?)+""",
+    re.I | re.X | re.M,
+)
+_SIGNED = re.compile(
+    r"""^(?:(?:kind|best|warm)\s+regards|regards|best(?:\s+wishes)?|(?:yours\s+)?sincerely|yours(?:\s+truly)?|cheers|
+    (?:many\s+)?thanks|thank\s+you)\s?[,!]?\n\w+(?:\s\w+){0,3}[.!]?\Z""",
+    re.I | re.X | re.M,
+)
+_OFF_THE_RECORD = re.compile(
+    r"""(?:^\ {0,3}|[.!?]\s)(?:please\s+)?(?:don'?t|do\s+not|never)\s+
+    (?:remember|save|store|record|memori[sz]e|keep)\s+
+    (?:(?:any\s+of\s+)?(?:this|that|it|what\s+i(?:\s+am|'m)?\s+\w+))\s*(?:$|[,.:;!?–—-]|\b(?:but|please|ok(?:ay)?)\b)|
+    \boff\s+the\s+record\b""",
+    re.I | re.X | re.M,
 )
 _MADE_UP = re.compile(
     r"""\b(?:role-?\s?play|pretend|imagine|suppose|supposing|hypothetically|let'?s\s+say|let\s+us\s+say|what\s+if|
@@ -40,7 +56,7 @@ _MADE_UP = re.compile(
 )
 _SUPPOSED = re.compile(
     r"""\b(?:if\s+(?:i|we|my|only)|unless|i\s+wish|as\s+if|as\s+though|would\s+have|would've|might|maybe|perhaps|
-    possibly|i\s+guess|not\s+sure|i\s+doubt|i\s+dreamt|i\s+dreamed|whether|as\s+an?\s+(?:ai|llm|assistant|language\s+model)|joke|kidding|just\s+joking|/s)\b""",
+    possibly|i\s+guess|not\s+sure|i\s+doubt|i\s+dreamt|i\s+dreamed|whether|as\s+an?\s+(?:ai|llm|assistant|language\s+model)|joke|kidding|just\s+joking|/s|(?:broke|split)\s+up)\b""",
     re.I | re.X,
 )
 _REPORTED = re.compile(
@@ -63,10 +79,15 @@ _ASKED_TO_REMEMBER = re.compile(
 _ABBREVIATION = re.compile(
     r"\b(Dr|Mr|Mrs|Ms|Prof|St|Jr|Sr|Inc|Ltd|Co|vs|etc|approx|No|e\.g|i\.e|a\.m|p\.m|U\.S|U\.K)\.(?=\s)"
 )
-_STOP = re.compile(r"(?<=[.!?…])[\"'”’)]*\s+|\s*[\n;]+\s*|(?<=[a-z])!+\s*|\s+[–—-]\s+")
+_STOP = re.compile(
+    r"(?<=[.!?…])[\"'”’)]*\s+|\s*[\n;]+\s*|(?<=[a-z])!+\s*|\s+[–—-]\s+"
+    r"|\s*[\u2600-\u27bf\ufe0f\u200d\U0001f000-\U0001faff]+\s*"
+)
 _JOINT = re.compile(
     r"""\s*,?\s+(?:and|but|so|although|though|because|since|while|plus)\s+(?=(?:i|i'm|i’m|i've|i’ve|i'll|i'd|my|we|we're)\b)|
     \s*,\s*(?=(?:i|i'm|i’m|i've|i’ve|my|we|please\s+(?:remember|forget))\b)|
+    \s+(?=(?:do\s+not|don['’]?t)\s+(?:let\s+me\s+)?forget\b)|
+    \s*,\s*(?=(?:he|she|they|it|its|his|her|their)\b(?:['’]|\s+\w))|
     \s*,\s*(?:and\s+|but\s+|so\s+)?(?=(?:what|who|where|how|can|could|do|did|is|are|would|will|should)\b[^,]*\?)""",
     re.I | re.X,
 )
@@ -82,6 +103,8 @@ _DOT = "․"  # one dot leader: a full stop that ends no sentence
 
 def own_clauses(text: str) -> Iterator[str]:
     """The clauses of a message that can be taken for statements or wishes of who wrote it, in order."""
+    if is_off_the_record(text):
+        return
     for sentence in _sentences(_own_words(text)):
         if _MADE_UP.search(sentence):
             return
@@ -99,6 +122,11 @@ def own_clauses(text: str) -> Iterator[str]:
                 yield own.rstrip(".!?… ").replace(_DOT, ".")
 
 
+def is_off_the_record(text: str) -> bool:
+    """Whether the message itself asks not to be remembered."""
+    return bool(_OFF_THE_RECORD.search(text.replace("’", "'")))
+
+
 def _own_words(text: str) -> str:
     text = strip_memory_blocks(text)[:MAX_CHARACTERS].replace("’", "'")
     text = _TAG.sub(" ", _CODE.sub(" ", text))
@@ -106,6 +134,8 @@ def _own_words(text: str) -> str:
         _BULLET.sub("", line) for line in text.split("\n") if line.strip() and not _QUOTED_LINE.match(line)
     ]
     text = "\n".join(" ".join(line.split()) for line in lines)
+    if _SIGNED.search(text):  # somebody's letter
+        return ""
     pasted = _PASTED.search(text)
     if pasted:
         text = text[: pasted.start()]

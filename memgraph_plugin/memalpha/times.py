@@ -62,19 +62,26 @@ class SaidTime:
 
 def find_times(text: str, at: datetime) -> list[SaidTime]:
     """Every time in the text, in order; the longest reading where two overlap."""
-    ahead = bool(_AHEAD.search(text))
     found: list[SaidTime] = []
     for pattern, resolve in _FORMS:
         for match in pattern.finditer(text):
             if any(match.start() < other.end and other.begin < match.end() for other in found):
                 continue
             try:
-                first, unit = resolve(match, at.date(), ahead)
+                first, unit = resolve(match, at.date(), _is_ahead(text, match))
                 last = _last_day(first, unit)
             except (ValueError, OverflowError, KeyError):
                 continue
             found.append(SaidTime(first, last, unit, match.start(), match.end()))
     return sorted(found, key=lambda time_: time_.begin)
+
+
+def _is_ahead(text: str, match: re.Match[str]) -> bool:
+    """Whether the sentence around a time speaks of what is to come."""
+    begin = max(text.rfind(stop, 0, match.start()) for stop in ".!?\n") + 1
+    ends = [end for stop in ".!?\n" if (end := text.find(stop, match.end())) >= 0]
+    since = match.group()[:5].lower() == "since"
+    return not since and bool(_AHEAD.search(text, begin, min(ends, default=len(text))))
 
 
 def _last_day(first: date, unit: Unit) -> date:
@@ -204,7 +211,8 @@ def _year(match: re.Match[str], _: date, __: bool) -> _Resolved:
 
 _AHEAD = re.compile(
     r"""\b(?:will|shall|i'll|we'll|going\s+to|planning|plans?\s+to|intend|tomorrow|upcoming|next|booked|scheduled|leaves|
-    departs|arrives|starts|begins|is\s+on|are\s+on|due|(?:have|has|got)\s+an?\s+(?:[\w-]+\s+){0,3}(?:appointment|meeting|
+    departs|arrives|starts|begins|is\s+on|are\s+on|due|(?:(?:am|is|are)\s+|'(?:m|re|s)\s+|im\s+)(?:getting|flying|seeing|
+    visiting|meeting|expecting|moving|leaving|going|coming|having|starting|travell?ing|driving|taking|running|hosting)|(?:have|has|got)\s+an?\s+(?:[\w-]+\s+){0,3}(?:appointment|meeting|
     interview|flight|exam|test|wedding|trip|deadline|party|concert|surgery|race|match|date|call))\b""",
     re.I | re.X,
 )

@@ -8,10 +8,11 @@ mended instead: a duplicate becomes a `NoOp`, and an update of an unrelated memo
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from memgraph_plugin.errors import OperationRejected
 from memgraph_plugin.memalpha.facts import fact_in, fact_of, same_value
@@ -23,9 +24,19 @@ from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Recei
 
 Write: TypeAlias = Insert | Update | Delete
 
+Name: TypeAlias = Literal["insert", "update", "delete", "noop"]
+
+NAMES: Mapping[type, Name] = {Insert: "insert", Update: "update", Delete: "delete", NoOp: "noop"}
+
 WRITABLE = ("core", "semantic", "episodic")
 RELATED = 0.6
 """Share of content words that two texts of no known attribute must have in common to be about the same."""
+
+_FIRST_PERSON = re.compile(
+    r"""\W*(?:i['’](?:m|ve|ll|d)|my|we|
+    i\ (?:am|was|have|had|will|do|live|work|play|like|love|hate|want|need|prefer|moved|went))\b""",
+    re.I | re.X,
+)
 
 _THIS_BATCH = "this_batch"
 REPEATED = f"duplicate_of:{_THIS_BATCH}"
@@ -81,11 +92,15 @@ def validate(
     return Validated(tuple(accepted), tuple(rejected))
 
 
+def name_of(operation: Operation) -> Name:
+    """What receipts call an operation."""
+    return NAMES[type(operation)]
+
+
 def refusal(operation: Operation, code: str, detail: str = "") -> Receipt:
     """The receipt of an operation that broke a rule."""
-    names: dict[type, str] = {Insert: "insert", Update: "update", Delete: "delete", NoOp: "noop"}
     return Receipt(
-        operation=names[type(operation)],  # type: ignore[arg-type]
+        operation=name_of(operation),
         status="rejected",
         key=getattr(operation, "key", None),
         code=code,
@@ -130,6 +145,8 @@ class _Check:
             return
         if not isinstance(operation.text, str) or not normalise(operation.text):
             raise OperationRejected("schema", "text is empty")
+        if _FIRST_PERSON.match(operation.text):
+            raise OperationRejected("schema", "text must be in the third person")
         importance = operation.importance
         if importance is not None and not (math.isfinite(importance) and 0 <= importance <= 1):
             raise OperationRejected("schema", "importance must be between 0 and 1")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _SUFFIX = re.compile(r"(?<=\w{3})(?:ies|ing|ed|es|s|y|e)$")
 
 
+@lru_cache(maxsize=2048)  # each memory that is shown is compared several times a turn
 def normalise(text: str) -> str:
     """The text without case, punctuation and odd spaces: equal where two texts say the same words."""
     return " ".join(words(text))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -247,7 +247,7 @@ def _prompt(
         raise ConfigurationError(
             f"{weights.name} has no chat template: it is no chat model; choose an instruct or chat variant"
         )
-    turns = [_turn(message) for message in messages]
+    turns = _alternating(_turn(message) for message in messages)
     if tools and "tools" not in template:
         turns = _with_system(turns, describe_tools(tools))
     if json_schema and not tools:
@@ -276,6 +276,16 @@ def _turn(message: BaseMessage) -> dict[str, Any]:
     if isinstance(message, ToolMessage):
         turn |= {"tool_call_id": message.tool_call_id, "name": message.name or ""}
     return turn
+
+
+def _alternating(turns: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The turns with a user's messages in a row made one: many templates refuse two of them."""
+    joined: list[dict[str, Any]] = []
+    for turn in turns:
+        if joined and turn["role"] == joined[-1]["role"] == "user":
+            turn = {**turn, "content": f"{joined.pop()['content']}\n\n{turn['content']}"}
+        joined.append(turn)
+    return joined
 
 
 def _with_system(turns: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:

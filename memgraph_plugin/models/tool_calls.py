@@ -11,17 +11,14 @@ from typing import Any
 from langchain_core.messages import ToolCall
 from langchain_core.messages.tool import tool_call
 
+from memgraph_plugin.prompts import ANSWER_BY_SCHEMA, CALL_BY_TEXT, fill
+
 MARKERS = ("<tool_call>", "```", "{", "[{")
 """Where a tool call may begin in a reply; text from there on is not shown before it is known to be none."""
 
 _BEFORE = re.compile(r"(?:<tool_call>|```(?:json)?)\s*$")
 _AFTER = re.compile(r"\s*(?:</tool_call>|```)")
 _OPENING = re.compile(r"\[\s*\{|\{")
-
-_FORMAT = """\
-You may call one or more of these functions:
-{tools}
-To call one, answer with nothing but <tool_call>{{"name": ..., "arguments": {{...}}}}</tool_call>."""
 
 
 def parse_tool_calls(text: str, names: Collection[str]) -> tuple[str, list[ToolCall]]:
@@ -52,12 +49,12 @@ def forced_call_schema(tools: Sequence[Mapping[str, Any]], tool_choice: str) -> 
 
 def describe_tools(tools: Sequence[Mapping[str, Any]]) -> str:
     """What to tell a model whose chat template knows nothing of tools."""
-    return _FORMAT.format(tools="\n".join(json.dumps(tool["function"]) for tool in tools))
+    return fill(CALL_BY_TEXT, tools="\n".join(json.dumps(tool["function"]) for tool in tools))
 
 
 def describe_schema(schema: Mapping[str, Any]) -> str:
     """What to tell a model of the JSON that its reply is held to: the constraint gives form, not sense."""
-    return f"Answer with one JSON object of this schema: {json.dumps(schema)}"
+    return fill(ANSWER_BY_SCHEMA, schema=json.dumps(schema))
 
 
 def _call_schema(function: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,14 @@ from langgraph.runtime import get_runtime
 
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.decide import Decision
-from memgraph_plugin.nodes.forget import REQUEST_KEPT, Wish, aturns_to_forget, turns_to_forget, wishes_in
+from memgraph_plugin.nodes.forget import (
+    REQUEST_KEPT,
+    Wish,
+    aturns_to_forget,
+    is_private,
+    turns_to_forget,
+    wishes_in,
+)
 from memgraph_plugin.nodes.scope import Scope, scope_of
 from memgraph_plugin.nodes.transcript import TURN, Said, as_read, exchange
 from memgraph_plugin.state import (
@@ -121,7 +128,7 @@ def batch_of(
     forgotten: Sequence[Delete] = (),
 ) -> list[Operation]:
     """The turns, the deletions of forgotten turns, and the decided operations, in that order."""
-    if forgotten or any(wish.key for wish in wishes):
+    if forgotten or any(wish.key for wish in wishes) or is_private(each.turn for each in said):
         asked = [each for each in said if each.turn.role == "user"]
         said = [replace(each, turn=replace(each.turn, text=REQUEST_KEPT)) for each in asked]
     turns = [_insert(scope, each) for each in said]

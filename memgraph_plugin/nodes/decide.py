@@ -16,13 +16,13 @@ from langgraph.runtime import get_runtime
 
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.rules import RulePolicy
-from memgraph_plugin.memalpha.validation import validate
+from memgraph_plugin.memalpha.validation import name_of, validate
+from memgraph_plugin.nodes.forget import is_private
 from memgraph_plugin.nodes.scope import Scope, scope_of
 from memgraph_plugin.nodes.transcript import as_query, as_read, exchange
 from memgraph_plugin.state import (
     MemoryContext,
     MemoryState,
-    name_of,
     plain_operations,
     plain_receipts,
 )
@@ -90,7 +90,7 @@ def policy_source(policy: PolicySource) -> Callable[[], Policy]:
 def decide_exchange(scope: Scope, messages: Sequence[AnyMessage], policy: Policy, *, k: int = 20) -> Decision:
     """What the newest exchange changes in the scope's memory."""
     turns = as_read(exchange(messages, thread=scope.thread, now=scope.now))
-    if not turns:
+    if not turns or is_private(turns):
         return Decision()
     similar = scope.store.recall(scope.namespace, similar_to(turns), k=k, kinds=WRITABLE)
     newest = scope.store.recall(scope.namespace, "", k=NEWEST, kinds=WRITABLE)
@@ -110,7 +110,7 @@ async def adecide_exchange(
 ) -> Decision:
     """Async twin of `decide_exchange`."""
     turns = as_read(exchange(messages, thread=scope.thread, now=scope.now))
-    if not turns:
+    if not turns or is_private(turns):
         return Decision()
     similar = await scope.store.arecall(scope.namespace, similar_to(turns), k=k, kinds=WRITABLE)
     newest = await scope.store.arecall(scope.namespace, "", k=NEWEST, kinds=WRITABLE)

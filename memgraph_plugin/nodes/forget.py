@@ -6,7 +6,9 @@ Deleting the memory is not enough: the turns it was learnt from are remembered w
 3. among the `MOST_TURNS` nearest: a turn of the user's that says the same (all the words of the memory), and
    one of the assistant's that speaks of it (all its content words);
 4. the words of the request itself: it is stored as `REQUEST_KEPT`, and the answer to it is not stored.
-Where no memory is meant, turns are looked for by the words of the request, if these are two or more.
+A message that asks not to be remembered itself ("don't remember this, but ...") is treated as such a request,
+and nothing is decided on it. Where no memory is meant, turns are looked for by the words of the request, if
+these are two or more.
 What it does not do: find paraphrases, change a thread's own messages (they are the checkpointer's), or erase
 the history, which keeps what is deleted; erasing a namespace does.
 """
@@ -17,7 +19,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from memgraph_plugin.errors import MemoryNotFound
-from memgraph_plugin.memalpha.readings import Unwanted, read_turn
+from memgraph_plugin.memalpha.readings import unwanted_in
+from memgraph_plugin.memalpha.sentences import is_off_the_record
 from memgraph_plugin.memalpha.words import content_words, stem, words
 from memgraph_plugin.nodes.scope import Scope
 from memgraph_plugin.types import Delete, Hit, Memory, MemoryVersion, Operation, Turn
@@ -42,13 +45,14 @@ class Wish:
     words: str = ""
 
 
+def is_private(turns: Iterable[Turn]) -> bool:
+    """Whether the user asked that these very turns be not remembered."""
+    return any(turn.role == "user" and is_off_the_record(turn.text) for turn in turns)
+
+
 def wishes_in(turns: Sequence[Turn], operations: Iterable[Operation]) -> list[Wish]:
     """What was asked to be forgotten, as against what a policy deletes to tidy up."""
-    said = {
-        turn.key: [each.what for each in read_turn(turn) if isinstance(each, Unwanted)]
-        for turn in turns
-        if turn.role == "user"
-    }
+    said = {turn.key: unwanted_in(turn) for turn in turns if turn.role == "user"}
     deletes = [each for each in operations if isinstance(each, Delete)]
     meant = [
         Wish(each.evidence[0] if each.evidence else turns[0].key, key=each.key)

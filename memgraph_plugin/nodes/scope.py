@@ -117,7 +117,7 @@ def check_labels(namespace: Sequence[str]) -> Namespace:
     if not namespace:
         raise MissingNamespaceError
     for label in namespace:
-        if not isinstance(label, str) or not label or "." in label or "\0" in label:
+        if not isinstance(label, str) or not label.strip() or "." in label or "\0" in label:
             raise ConfigurationError(
                 f"{label!r} cannot be a namespace label: it must be a non-empty string without dots and NUL "
                 "characters (write an e-mail address without its dots, or use an id)."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -28,6 +29,9 @@ QUERY_LENGTH = 2_000
 MOST_READ = 20_000
 """Characters of a turn that are read to decide on it, at most; it is stored whole."""
 
+_UNSTORABLE = re.compile("[\\0\ud800-\udfff]")
+"""NUL and lone surrogates: no characters, and Postgres takes neither."""
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -43,7 +47,8 @@ def turn_key(thread: str | None, message_id: str) -> str:
 
     A digest, because ids are the caller's: any length, any character, repeated in other threads.
     """
-    return TURN + hashlib.sha256(f"{thread or ''}\0{message_id}".encode()).hexdigest()[:32]
+    named = f"{thread or ''}\0{message_id}".encode("utf-8", "surrogatepass")
+    return TURN + hashlib.sha256(named).hexdigest()[:32]
 
 
 def is_injected(message: AnyMessage) -> bool:
@@ -54,7 +59,7 @@ def is_injected(message: AnyMessage) -> bool:
 def question_of(messages: Sequence[AnyMessage]) -> str:
     """What the user last said, cut to a length that is worth searching with; "" where there is nothing."""
     index = last_human(messages)
-    return "" if index is None else as_query(strip_memory_blocks(messages[index].text).strip())
+    return "" if index is None else as_query(_words_of(messages[index]))
 
 
 def as_query(text: str) -> str:
@@ -90,11 +95,14 @@ def exchange(messages: Sequence[AnyMessage], *, thread: str | None, now: datetim
     start = index
     while start and not _is_answer(messages[start - 1]):
         start -= 1
+    for message in messages[start:]:
+        if _UNSTORABLE.search(message.text):
+            logger.warning("NUL characters or lone surrogates were left out of message %r", message.id)
     return [
         Said(
             Turn(key=turn_key(thread, message.id or ""), role=role, text=text, at=now),
             position,
-            message.id or "",
+            storable(message.id or ""),
         )
         for position, message in enumerate(messages[start:], start)
         if (role := _role_of(message)) and (text := _words_of(message))
@@ -119,8 +127,13 @@ def _role_of(message: AnyMessage) -> Literal["user", "assistant"] | None:
 
 
 def _words_of(message: AnyMessage) -> str:
-    text = strip_memory_blocks(message.text)
-    if "\0" in text:
-        logger.warning("NUL characters were removed from message %s before it was stored", message.id)
-        text = text.replace("\0", "")
-    return text.strip()
+    """What was said, as a database can keep it, without our blocks."""
+    # A human's blocks of text are paragraphs; a model's are one text, cut where a citation stands.
+    blocks = message.content_blocks if isinstance(message, HumanMessage) else []
+    parts = [block["text"] for block in blocks if block["type"] == "text"]
+    return storable(strip_memory_blocks("\n".join(parts) if len(parts) > 1 else message.text)).strip()
+
+
+def storable(text: str) -> str:
+    """The text without NUL and lone surrogates."""
+    return _UNSTORABLE.sub("", text)
