@@ -3,7 +3,6 @@
 Needs: pip install "memgraph-plugin[langchain]" pytest. Run it as it is, or with pytest.
 """
 
-
 import sys
 
 import pytest

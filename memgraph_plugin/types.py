@@ -43,8 +43,9 @@ class Memory:
 class Hit:
     """A memory found by `recall`, best first.
 
-    `score` is the fused score (standard deviations above the mean of what was searched, and what a good
-    neighbour in the session lends); `cosine` (-1..1) and `bm25` (0..) are its parts, None where that ranker had nothing to go by.
+    `score` is the fused score: standard deviations above the mean of what was searched, and what good
+    neighbours in the session lend. `cosine` (-1..1) and `bm25` (0..) are its parts, None where that ranker
+    had nothing to go by.
     """
 
     memory: Memory

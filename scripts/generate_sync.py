@@ -24,8 +24,6 @@ SUBSTITUTIONS = (
     (r"import asyncio\nimport random\n", "import random\nimport time\n"),
     (r"import asyncio\n", "import threading\n"),
     (r"asyncio\.Lock", "threading.Lock"),
-    (r"cancellable, ", ""),
-    (r"cancellable\((\w+)\)", r"\1"),
     (r"\bAwaitable, ", ""),
     (r"Callable\[\[AsyncConn\], Awaitable\[T\]\]", "Callable[[Conn], T]"),
     (r"AsyncIterator", "Iterator"),

@@ -336,6 +336,16 @@ async def test_forgetting_takes_the_turns_and_the_reply_and_keeps_the_request_un
     assert store.history(HERS, told)[-1].operation == "delete"
 
 
+def test_forgetting_keeps_the_words_of_what_else_was_said() -> None:
+    store = filled()
+    store.apply(HERS, [Insert(text="The user lives in Rome.", key="home")])
+    said = [HumanMessage("My aunt sails.", id="h1"), HumanMessage("Forget that I live in Rome.", id="h2")]
+    operations = plain_operations([Delete(key="home", version=1, evidence=(turn_key("monday", "h2"),))])
+    alone(apply(), store).invoke({"messages": said, "operations": operations}, context=ANN)
+    left = {hit.memory.text for hit in store.recall(HERS, "", k=99, kinds=("turn",))}
+    assert left == {"My aunt sails.", REQUEST_KEPT}
+
+
 def test_what_a_policy_tidies_away_takes_no_turns() -> None:
     store = filled()
     told = turn_key("1", "h0")

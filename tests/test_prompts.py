@@ -31,8 +31,8 @@ def test_a_block_holds_each_memory_on_its_line_with_its_date() -> None:
     )
     assert "today is Saturday 2026-11-21" in block
     assert block.splitlines()[2:-1] == [
+        '- Ana said: "I love it here"',
         "- (2023-05-08) The user lives in Lisbon.",
-        "- (said by Ana) I love it here",
         "- No date.",
     ]
 

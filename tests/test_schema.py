@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import conninfo, sql
 
 from memgraph_plugin.errors import DatabaseUnavailable, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
@@ -98,3 +100,37 @@ def test_a_postgres_without_pgvector_says_what_to_install(
     monkeypatch.setattr(schema, "EXTENSION", "vector_that_is_not_there")
     with pytest.raises(StoreError, match="pgvector"):
         schema.migrate(empty_dsn, "memory")
+
+
+def test_pgvector_may_be_in_a_schema_of_its_own(empty_dsn: str) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("CREATE SCHEMA extensions; CREATE EXTENSION vector SCHEMA extensions")
+    with PostgresMemoryStore(empty_dsn) as store, pytest.raises(StoreError, match="halfvec"):
+        store.setup()
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        path = 'ALTER DATABASE {} SET search_path TO "$user", public, extensions'
+        conn.execute(sql.SQL(path).format(sql.Identifier(conn.info.dbname)))
+    with PostgresMemoryStore(empty_dsn, embeddings=HashingEmbeddings()) as store:
+        store.setup()
+        store.put(("a",), "k", {"text": "likes tea"})
+        assert store.recall(("a",), "tea")[0].cosine
+
+
+def test_a_role_without_rights_is_told_what_to_ask_for(empty_dsn: str) -> None:
+    role = f"poor_{uuid.uuid4().hex[:8]}"
+    poor = conninfo.make_conninfo(empty_dsn, user=role)
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            with pytest.raises(StoreError, match="CREATE EXTENSION vector"):
+                schema.migrate(poor, "memory")
+            schema.migrate(empty_dsn, "memory")
+            with PostgresMemoryStore(poor, db_schema="memory") as store:
+                with pytest.raises(StoreError, match="permission denied"):
+                    store.get(("a",), "k")
+                conn.execute(f"GRANT USAGE ON SCHEMA memory TO {role}")
+                conn.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA memory TO {role}")
+                store.put(("a",), "k", {"text": "likes tea"})
+                assert store.recall(("a",), "tea")
+        finally:
+            conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")

@@ -27,8 +27,8 @@ from typing import Any, Literal
 from memgraph_plugin.errors import (
     ConfigurationError,
     FingerprintMismatch,
-    ModelUnavailable,
     MissingExtraError,
+    ModelUnavailable,
 )
 
 logger = logging.getLogger(__name__)

@@ -128,13 +128,27 @@ def batch_of(
     forgotten: Sequence[Delete] = (),
 ) -> list[Operation]:
     """The turns, the deletions of forgotten turns, and the decided operations, in that order."""
-    if forgotten or any(wish.key for wish in wishes) or is_private(each.turn for each in said):
-        asked = [each for each in said if each.turn.role == "user"]
-        said = [replace(each, turn=replace(each.turn, text=REQUEST_KEPT)) for each in asked]
-    turns = [_insert(scope, each) for each in said]
+    kept = _kept(said, wishes, forgotten)
+    turns = [_insert(scope, each) for each in kept]
     # A policy may itself delete a turn that goes along; a batch writes each key once.
-    decided = {operation.key for operation in decision.operations if isinstance(operation, Update | Delete)}
-    return [*turns, *(each for each in forgotten if each.key not in decided), *decision.operations]
+    written = {turn.key for turn in turns} | {
+        operation.key for operation in decision.operations if isinstance(operation, Update | Delete)
+    }
+    return [*turns, *(each for each in forgotten if each.key not in written), *decision.operations]
+
+
+def _kept(said: Sequence[Said], wishes: Sequence[Wish], forgotten: Sequence[Delete]) -> list[Said]:
+    """What is stored of an exchange: without the words of a request to forget, and the answer to one."""
+    asking = {wish.turn for wish in wishes if forgotten or wish.key}
+    asking |= {each.turn.key for each in said if is_private([each.turn])}
+    if not asking:
+        return list(said)
+    gone = {each.key for each in forgotten}
+    return [
+        replace(each, turn=replace(each.turn, text=REQUEST_KEPT)) if each.turn.key in asking else each
+        for each in said
+        if each.turn.role == "user" and (each.turn.key in asking or each.turn.key not in gone)
+    ]
 
 
 def _insert(scope: Scope, said: Said) -> Insert:

@@ -72,7 +72,9 @@ def quote(hits: Sequence[Hit]) -> AIMessage:
     """An answer made of memories alone, labelled as such, and marked, so that no memory is of a memory."""
     text = "No model is configured, and nothing is remembered that bears on this."
     if hits:
-        lines = "\n".join(f"- “{neutralise(hit.memory.text)}”" for hit in hits[:QUOTED])
+        # What was decided on goes before what was once said, which may be outdated.
+        best = sorted(hits, key=lambda hit: hit.memory.kind == "turn")[:QUOTED]
+        lines = "\n".join(f"- “{neutralise(hit.memory.text)}”" for hit in best)
         text = f"No model is configured; this is what is remembered, word for word:\n{lines}"
     return AIMessage(text, additional_kwargs={MARK: "quote"})
 

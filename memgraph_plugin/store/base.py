@@ -12,15 +12,31 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from langchain_core.embeddings import Embeddings
-from langgraph.store.base import BaseStore, Op, Result
+from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embeddings
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 T = TypeVar("T")
 
+MAX_RESULTS = 1_000_000_000
+"""Results that one call returns at most, and skips at most."""
+
 MAX_OPERATIONS = 20_000
 """Operations in one batch, at most."""
+
+
+def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> Embeddings | None:
+    """The model that a store was given, in LangGraph's index configuration or beside it, by name or itself.
+
+    Raises:
+        ConfigurationError, MissingExtraError: as `load_embeddings` does.
+    """
+    given = embeddings if embeddings is not None else index.get("embed") if index else None
+    if isinstance(given, str):
+        return load_embeddings(given)
+    return None if given is None else ensure_embeddings(given)
 
 
 class MemoryStore(BaseStore):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -18,8 +18,6 @@ from memgraph_plugin.errors import (
     SchemaOutOfDate,
     StoreError,
 )
-
-C = TypeVar("C")
 
 CONNECT_TIMEOUT = 5
 """Seconds that a host has to answer, where the connection string says nothing else."""
@@ -52,22 +50,24 @@ def checked_conninfo(conninfo: str) -> str:
     return make_conninfo(conninfo, **{"connect_timeout": CONNECT_TIMEOUT, **given})
 
 
-def cancellable(configure: Callable[[C], Awaitable[None]]) -> Callable[[C], Awaitable[None]]:
-    """Let the cancellation of a pool's worker through, which psycopg can turn into an error of its own.
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Around what a pool's worker does: let a cancelled one end, in the async store.
 
-    The worker would try again and never end, and with it `asyncio.run` of a program that closes no store.
+    Psycopg's worker takes a cancellation while it connects for a failure, and waits for its next task; a
+    program that closes no store would then never come out of `asyncio.run`.
     """
+    try:
+        yield
+    except asyncio.CancelledError:
+        _cancel_until_done(asyncio.current_task())
+        raise
 
-    async def configured(conn: C) -> None:
-        try:
-            await configure(conn)
-        except Exception:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise asyncio.CancelledError from None
-            raise
 
-    return configured
+def _cancel_until_done(task: asyncio.Task[Any] | None) -> None:
+    if task is not None and not task.done():
+        task.cancel()
+        asyncio.get_running_loop().call_later(0.01, _cancel_until_done, task)
 
 
 @contextmanager

@@ -7,16 +7,17 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pgvector.psycopg import register_vector
 from psycopg import Connection
+from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
-from memgraph_plugin.store.connection import RETRIED, checked_conninfo, translated
+from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
 from memgraph_plugin.store.sql import query
 
 T = TypeVar("T")
@@ -59,15 +60,15 @@ class Database:
                 self._check_schema(conn)
                 self._check_language(conn, language)
                 found = self.fetch_in(conn, "embedding_model", {})
+                _configure(conn)
             self._pool = ConnectionPool(
                 self._conninfo,
                 open=False,
                 min_size=1,
                 max_size=self._max_size,
                 kwargs=self._options,
-                configure=_configure,
                 check=ConnectionPool.check_connection,
-                connection_class=Connection[Record],
+                connection_class=_Pooled,
             )
             self._pool.open()
         return (found[0]["name"], found[0]["dimension"]) if found else None
@@ -122,7 +123,9 @@ class Database:
         try:
             conn = self._pool.getconn(PATIENCE)
         except PoolTimeout:
-            (Connection.connect(self._conninfo)).close()
+            answer = PGconn.ping(self._conninfo.encode())
+            if answer in (Ping.NO_RESPONSE, Ping.NO_ATTEMPT):
+                raise
             conn = self._pool.getconn()
         try:
             with conn:
@@ -142,6 +145,15 @@ class Database:
         known = [record["cfgname"] for record in self.fetch_in(conn, "languages", {})]
         if language not in known:
             raise ConfigurationError(f"Unknown language {language!r}; known: {', '.join(sorted(known))}.")
+
+
+class _Pooled(Connection[Record]):
+    @classmethod
+    def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        with stoppable():
+            conn = super().connect(conninfo, **options)
+            _configure(conn)
+            return conn
 
 
 def _configure(conn: Conn) -> None:

@@ -6,16 +6,17 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection
+from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
-from memgraph_plugin.store.connection import RETRIED, cancellable, checked_conninfo, translated
+from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
 from memgraph_plugin.store.sql import query
 
 T = TypeVar("T")
@@ -58,15 +59,15 @@ class AsyncDatabase:
                 await self._check_schema(conn)
                 await self._check_language(conn, language)
                 found = await self.fetch_in(conn, "embedding_model", {})
+                await _configure(conn)
             self._pool = AsyncConnectionPool(
                 self._conninfo,
                 open=False,
                 min_size=1,
                 max_size=self._max_size,
                 kwargs=self._options,
-                configure=cancellable(_configure),
                 check=AsyncConnectionPool.check_connection,
-                connection_class=AsyncConnection[Record],
+                connection_class=_Pooled,
             )
             await self._pool.open()
         return (found[0]["name"], found[0]["dimension"]) if found else None
@@ -125,7 +126,9 @@ class AsyncDatabase:
         try:
             conn = await self._pool.getconn(PATIENCE)
         except PoolTimeout:
-            await (await AsyncConnection.connect(self._conninfo)).close()
+            answer = await asyncio.to_thread(PGconn.ping, self._conninfo.encode())
+            if answer in (Ping.NO_RESPONSE, Ping.NO_ATTEMPT):
+                raise
             conn = await self._pool.getconn()
         try:
             async with conn:
@@ -145,6 +148,15 @@ class AsyncDatabase:
         known = [record["cfgname"] for record in await self.fetch_in(conn, "languages", {})]
         if language not in known:
             raise ConfigurationError(f"Unknown language {language!r}; known: {', '.join(sorted(known))}.")
+
+
+class _Pooled(AsyncConnection[Record]):
+    @classmethod
+    async def connect(cls, conninfo: str = "", **options: Any) -> Self:
+        with stoppable():
+            conn = await super().connect(conninfo, **options)
+            await _configure(conn)
+            return conn
 
 
 async def _configure(conn: AsyncConn) -> None:

@@ -6,7 +6,6 @@ Everything is lost with the process. Ranking is the same as in Postgres, compute
 from __future__ import annotations
 
 import copy
-import math
 import threading
 from array import array
 from collections import Counter
@@ -28,14 +27,20 @@ from langgraph.store.base import (
     SearchItem,
     SearchOp,
     TTLConfig,
-    ensure_embeddings,
 )
 
 from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
-from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.store.base import MemoryStore, embedder
 from memgraph_plugin.store.journal import Batch, Change, check_dimension, named_keys, plan, texts_to_embed
-from memgraph_plugin.store.ranking import bm25, fuse, lexemes, within_budget
-from memgraph_plugin.store.storable import check_namespace, check_texts, storable_operations, storable_ops
+from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, bm25, fuse, lexemes, unit, within_budget
+from memgraph_plugin.store.storable import (
+    check_batch,
+    check_key,
+    check_namespace,
+    check_recall,
+    storable_operations,
+    storable_ops,
+)
 from memgraph_plugin.store.table import Entry, Table
 from memgraph_plugin.types import Hit, Memory, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
@@ -45,7 +50,7 @@ class _Vectors:
     """What the model said: vectors by the text, or (of length 1) by the query, that they stand for."""
 
     texts: Mapping[str, Sequence[float]]
-    queries: Mapping[str, Sequence[float]]
+    queries: Mapping[str, Sequence[float] | None]
 
 
 class InMemoryMemoryStore(MemoryStore):
@@ -66,11 +71,10 @@ class InMemoryMemoryStore(MemoryStore):
         *,
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
-        embeddings: Embeddings | None = None,
+        embeddings: str | Embeddings | None = None,
         language: str = "english",
     ) -> None:
-        embed = index.get("embed") if index else None
-        self.embeddings = embeddings or (ensure_embeddings(embed) if embed is not None else None)
+        self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
         self._fields = index.get("fields") if index else None
@@ -99,7 +103,7 @@ class InMemoryMemoryStore(MemoryStore):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
-        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
+        check_batch(idempotency_key, actor, policy)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = self._embed(texts_to_embed(operations, None), self._probe())
@@ -116,7 +120,7 @@ class InMemoryMemoryStore(MemoryStore):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
-        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
+        check_batch(idempotency_key, actor, policy)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = await self._aembed(texts_to_embed(operations, None), self._probe())
@@ -133,7 +137,7 @@ class InMemoryMemoryStore(MemoryStore):
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangGraph's name
         token_budget: int | None = None,
     ) -> list[Hit]:
-        check_namespace(namespace)
+        check_recall(namespace, query, kinds)
         vectors = self._embed([], [query] if query.strip() else [])
         return within_budget(self._recall(namespace, query, vectors, k, kinds, filter), token_budget)
 
@@ -147,12 +151,13 @@ class InMemoryMemoryStore(MemoryStore):
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
     ) -> list[Hit]:
-        check_namespace(namespace)
+        check_recall(namespace, query, kinds)
         vectors = await self._aembed([], [query] if query.strip() else [])
         return within_budget(self._recall(namespace, query, vectors, k, kinds, filter), token_budget)
 
     def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         check_namespace(namespace)
+        check_key(key, "key")
         with self._lock:
             versions = list(self._table.versions(namespace, key))
         if not versions:
@@ -188,7 +193,7 @@ class InMemoryMemoryStore(MemoryStore):
                 )
         return _Vectors(
             dict(zip(texts, documents, strict=True)),
-            {query: _unit(vector) for query, vector in zip(queries, asked, strict=True)},
+            {query: unit(vector) for query, vector in zip(queries, asked, strict=True)},
         )
 
     def _probe(self) -> list[str]:
@@ -287,7 +292,9 @@ class InMemoryMemoryStore(MemoryStore):
         """What answers a query, best first; without a query all of it, as it comes."""
         if not query.strip():
             return [(entry, Hit(entry.memory, 0.0)) for entry in entries]
-        return _ranked(entries, lexemes(query, self.language), vectors.queries.get(query))
+        return _ranked(
+            entries, lexemes(query[:QUESTION_CHARACTERS], self.language), vectors.queries.get(query)
+        )
 
 
 # What has no state.
@@ -301,12 +308,8 @@ def _entry(change: Change) -> Entry | None:
     if change.row is None:
         return None
     words = Counter(lexemes(change.row.memory.text, change.row.language))
-    return Entry(change.row, words, None if change.embedding is None else _unit(change.embedding))
-
-
-def _unit(vector: Sequence[float]) -> Sequence[float]:
-    length = math.sqrt(sum(map(mul, vector, vector)))
-    return array("f", (x / length for x in vector) if length else vector)
+    vector = None if change.embedding is None else unit(change.embedding)
+    return Entry(change.row, words, None if vector is None else array("f", vector))
 
 
 def _as_item(memory: Memory) -> dict[str, Any]:

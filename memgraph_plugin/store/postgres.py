@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import (
@@ -18,23 +18,37 @@ from langgraph.store.base import (
     Result,
     SearchOp,
     TTLConfig,
-    ensure_embeddings,
 )
 from pgvector import HalfVector
 
 from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
-from memgraph_plugin.store.ranking import within_budget
+from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sql import query
-from memgraph_plugin.store.storable import check_namespace, check_texts, storable_operations, storable_ops
+from memgraph_plugin.store.storable import (
+    check_batch,
+    check_key,
+    check_namespace,
+    check_recall,
+    storable_operations,
+    storable_ops,
+)
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
+
+
+class PoolConfig(TypedDict, total=False):
+    """LangGraph's, of its own Postgres stores."""
+
+    min_size: int
+    max_size: int | None
+    kwargs: dict[str, Any]
 
 
 class PostgresMemoryStore(MemoryStore):
@@ -49,7 +63,8 @@ class PostgresMemoryStore(MemoryStore):
         conninfo: a libpq connection string or URL.
         index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
         ttl: LangGraph's configuration of times to live.
-        embeddings: makes the vectors; without one, memories are ranked by words alone.
+        embeddings: makes the vectors: a model or its name, as "local:minilm"; without one, memories are
+            ranked by words alone.
         db_schema: the Postgres schema of the tables.
         language: Postgres text search configuration of texts whose operation names none. Chinese, Japanese
             and Korean are searched by pairs of letters in every language.
@@ -69,15 +84,14 @@ class PostgresMemoryStore(MemoryStore):
         *,
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
-        embeddings: Embeddings | None = None,
+        embeddings: str | Embeddings | None = None,
         db_schema: str = "memgraph_plugin",
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
     ) -> None:
         super().__init__()
-        embed = index.get("embed") if index else None
-        self.embeddings = embeddings or (ensure_embeddings(embed) if embed is not None else None)
+        self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
         self._fields = index.get("fields") if index else None
@@ -89,8 +103,20 @@ class PostgresMemoryStore(MemoryStore):
 
     @classmethod
     @contextmanager
-    def from_conn_string(cls, conn_string: str, **options: Any) -> Iterator[Self]:
-        """LangGraph's way to open a store."""
+    def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        pipeline: bool = False,  # noqa: ARG003
+        pool_config: PoolConfig | None = None,
+        **options: Any,
+    ) -> Iterator[Self]:
+        """LangGraph's way to open a store, with its arguments; beside them, those of the class.
+
+        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        """
+        if pool_config and (max_size := pool_config.get("max_size")):
+            options["max_size"] = max_size
         with cls(conn_string, **options) as store:
             yield store
 
@@ -122,7 +148,7 @@ class PostgresMemoryStore(MemoryStore):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
-        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
+        check_batch(idempotency_key, actor, policy)
         self._open()
         check_dimension(operations, self._dimension)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
@@ -151,15 +177,16 @@ class PostgresMemoryStore(MemoryStore):
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
     ) -> list[Hit]:
-        check_namespace(namespace)
-        check_texts(query=query)
-        wanted = {"limit": max(k, 0), "offset": 0, "kinds": list(kinds) if kinds is not None else None}
+        check_recall(namespace, query, kinds)
+        limit = min(max(k, 0), MAX_RESULTS)
+        wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
         found = self._search("exactly", namespace, query, filter, wanted)
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 
     def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         check_namespace(namespace)
+        check_key(key, "key")
         self._open()
         where = {"namespace": records.encode(namespace), "key": key}
         found = self._database.fetch("history", where)
@@ -230,8 +257,9 @@ class PostgresMemoryStore(MemoryStore):
             return self._database.fetch("latest", parameters, scope)
         vector = None
         if self.embeddings is not None:
-            vector = HalfVector(self._fitting(self.embeddings.embed_query(text)))
-        parameters |= {"language": self.language, "query": text, "vector": vector}
+            towards = unit(self._fitting(self.embeddings.embed_query(text)))
+            vector = None if towards is None else HalfVector(list(towards))
+        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
         return self._database.fetch("recall", parameters, scope)
 
     def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
@@ -316,6 +344,8 @@ class PostgresMemoryStore(MemoryStore):
             return None
         # Measured and not believed: a wrong one would be noted for good.
         made = len(self.embeddings.embed_query("dimension"))
+        if self._dims not in (None, made):
+            raise EmbeddingMismatch(f"The model makes vectors of {made} dimensions, not {self._dims}.")
         return self._fit(self._database.record_model(embedding_name(self.embeddings), made))
 
     def _fit(self, theirs: tuple[str, int] | None) -> int | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import (
@@ -17,23 +17,37 @@ from langgraph.store.base import (
     Result,
     SearchOp,
     TTLConfig,
-    ensure_embeddings,
 )
 from pgvector import HalfVector
 
 from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import AsyncOnly
+from memgraph_plugin.store.base import MAX_RESULTS, AsyncOnly, embedder
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
-from memgraph_plugin.store.ranking import within_budget
+from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sql import query
-from memgraph_plugin.store.storable import check_namespace, check_texts, storable_operations, storable_ops
+from memgraph_plugin.store.storable import (
+    check_batch,
+    check_key,
+    check_namespace,
+    check_recall,
+    storable_operations,
+    storable_ops,
+)
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
+
+
+class PoolConfig(TypedDict, total=False):
+    """LangGraph's, of its own Postgres stores."""
+
+    min_size: int
+    max_size: int | None
+    kwargs: dict[str, Any]
 
 
 class AsyncPostgresMemoryStore(AsyncOnly):
@@ -48,7 +62,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         conninfo: a libpq connection string or URL.
         index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
         ttl: LangGraph's configuration of times to live.
-        embeddings: makes the vectors; without one, memories are ranked by words alone.
+        embeddings: makes the vectors: a model or its name, as "local:minilm"; without one, memories are
+            ranked by words alone.
         db_schema: the Postgres schema of the tables.
         language: Postgres text search configuration of texts whose operation names none. Chinese, Japanese
             and Korean are searched by pairs of letters in every language.
@@ -68,15 +83,14 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         *,
         index: IndexConfig | None = None,
         ttl: TTLConfig | None = None,
-        embeddings: Embeddings | None = None,
+        embeddings: str | Embeddings | None = None,
         db_schema: str = "memgraph_plugin",
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
     ) -> None:
         super().__init__()
-        embed = index.get("embed") if index else None
-        self.embeddings = embeddings or (ensure_embeddings(embed) if embed is not None else None)
+        self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
         self._fields = index.get("fields") if index else None
@@ -88,8 +102,20 @@ class AsyncPostgresMemoryStore(AsyncOnly):
 
     @classmethod
     @asynccontextmanager
-    async def from_conn_string(cls, conn_string: str, **options: Any) -> AsyncIterator[Self]:
-        """LangGraph's way to open a store."""
+    async def from_conn_string(
+        cls,
+        conn_string: str,
+        *,
+        pipeline: bool = False,  # noqa: ARG003
+        pool_config: PoolConfig | None = None,
+        **options: Any,
+    ) -> AsyncIterator[Self]:
+        """LangGraph's way to open a store, with its arguments; beside them, those of the class.
+
+        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        """
+        if pool_config and (max_size := pool_config.get("max_size")):
+            options["max_size"] = max_size
         async with cls(conn_string, **options) as store:
             yield store
 
@@ -122,7 +148,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         policy: str = "",
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
-        check_texts(idempotency_key=idempotency_key, actor=actor, policy=policy)
+        check_batch(idempotency_key, actor, policy)
         await self._open()
         check_dimension(operations, self._dimension)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
@@ -151,15 +177,16 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
     ) -> list[Hit]:
-        check_namespace(namespace)
-        check_texts(query=query)
-        wanted = {"limit": max(k, 0), "offset": 0, "kinds": list(kinds) if kinds is not None else None}
+        check_recall(namespace, query, kinds)
+        limit = min(max(k, 0), MAX_RESULTS)
+        wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
         found = await self._search("exactly", namespace, query, filter, wanted)
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 
     async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         check_namespace(namespace)
+        check_key(key, "key")
         await self._open()
         where = {"namespace": records.encode(namespace), "key": key}
         found = await self._database.fetch("history", where)
@@ -230,8 +257,9 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             return await self._database.fetch("latest", parameters, scope)
         vector = None
         if self.embeddings is not None:
-            vector = HalfVector(self._fitting(await self.embeddings.aembed_query(text)))
-        parameters |= {"language": self.language, "query": text, "vector": vector}
+            towards = unit(self._fitting(await self.embeddings.aembed_query(text)))
+            vector = None if towards is None else HalfVector(list(towards))
+        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
         return await self._database.fetch("recall", parameters, scope)
 
     async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
@@ -310,7 +338,9 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         if not self._ready:
             async with self._opening:
                 if not self._ready:
-                    self._dimension = self._fit(await self._database.open(self.language)) or await self._first()
+                    self._dimension = (
+                        self._fit(await self._database.open(self.language)) or await self._first()
+                    )
                     self._ready = True
 
     async def _first(self) -> int | None:
@@ -319,6 +349,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             return None
         # Measured and not believed: a wrong one would be noted for good.
         made = len(await self.embeddings.aembed_query("dimension"))
+        if self._dims not in (None, made):
+            raise EmbeddingMismatch(f"The model makes vectors of {made} dimensions, not {self._dims}.")
         return self._fit(await self._database.record_model(embedding_name(self.embeddings), made))
 
     def _fit(self, theirs: tuple[str, int] | None) -> int | None:

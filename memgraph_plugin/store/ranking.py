@@ -14,6 +14,7 @@ from typing import Any
 
 import snowballstemmer
 
+from memgraph_plugin.errors import InvalidValue
 from memgraph_plugin.types import Hit
 
 K1 = 1.2
@@ -26,6 +27,9 @@ LIFTING = 100
 
 SEARCHED_CHARACTERS = 65_536
 """Words are read from this many characters of a text, as in the database (a tsvector holds 1 MB at most)."""
+
+QUESTION_CHARACTERS = 4_096
+"""Of a query, words are read from this many: each is looked for in every memory of the namespace."""
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _CJK_LETTER = re.compile(f"[{_CJK}]")
@@ -71,8 +75,8 @@ def bm25(query: Iterable[str], documents: Sequence[Mapping[str, int]]) -> list[f
     """Okapi BM25 of each document (its lexemes and how often each occurs), by the statistics of just these.
 
     Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond" (2009), with the inverse
-    document frequency kept positive: ln(1 + (N - df + 0.5) / (df + 0.5)). Departs from it: a document's length
-    is its number of distinct lexemes, which Postgres knows without opening a tsvector.
+    document frequency kept positive: ln(1 + (N - df + 0.5) / (df + 0.5)). Departs from it: the length of a
+    document is its number of distinct lexemes, which Postgres knows without opening a tsvector.
     """
     lengths = [len(document) for document in documents]
     mean_length = sum(lengths) / len(lengths) if any(lengths) else 1.0
@@ -121,6 +125,20 @@ def _z_scores(values: Sequence[float]) -> list[float]:
     if deviation <= 1e-12 * max(1.0, abs(mean)):
         return [0.0] * len(values)
     return [(value - mean) / deviation for value in values]
+
+
+def unit(vector: Sequence[float]) -> Sequence[float] | None:
+    """The vector at length 1, which half precision can hold; None where it is zero and points nowhere.
+
+    Raises:
+        InvalidValue: a component is not finite.
+    """
+    length = math.hypot(*vector)
+    if not math.isfinite(length):
+        raise InvalidValue("A vector has components that are not finite numbers.")
+    if 0.99 < length < 1.01:
+        return vector
+    return [x / length for x in vector] if length else None
 
 
 def within_budget(hits: Iterable[Hit], token_budget: int | None) -> list[Hit]:

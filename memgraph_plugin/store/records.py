@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from memgraph_plugin.store.filters import to_jsonpath
 from memgraph_plugin.store.journal import Batch, Change, Row
-from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.store.ranking import estimate_tokens, unit
 from memgraph_plugin.types import Hit, Memory, MemoryVersion, Namespace, Receipt, Receipts
 
 Record = Mapping[str, Any]
@@ -131,9 +131,10 @@ def memory_row(change: Change) -> tuple[Any, ...]:
     """The parameters of `insert_memory`, in its order."""
     assert change.row is not None  # noqa: S101 - callers write only what is left
     m = change.row.memory
-    vector = None if change.embedding is None else HalfVector(list(change.embedding))
+    vector = None if change.embedding is None else unit(change.embedding)
+    embedding = None if vector is None else HalfVector(list(vector))
     return (
-        encode(m.namespace), m.key, m.kind, m.version, Jsonb(m.value), m.text, change.row.language, vector,
+        encode(m.namespace), m.key, m.kind, m.version, Jsonb(m.value), m.text, change.row.language, embedding,
         m.tokens, m.session, m.position, m.importance, m.source, m.valid_from, m.created_at, m.updated_at,
         m.expires_at, change.row.ttl,
     )  # fmt: skip

@@ -45,10 +45,9 @@ def _migrate(conn: psycopg.Connection, schema: str) -> list[int]:
     _require_pgvector(conn)
     conn.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
     # In front of what is there: pgvector may be in a schema of its own.
-    conn.execute(
-        "SELECT set_config('search_path', concat_ws(', ', %s::text, nullif(current_setting('search_path'), '')), true)",
-        [sql.Identifier(schema).as_string()],
-    )
+    path = "concat_ws(', ', %s::text, nullif(current_setting('search_path'), ''))"
+    name = sql.Identifier(schema).as_string()
+    conn.execute(f"SELECT set_config('search_path', {path}, true)", [name])
     pending = [number for number in sorted(MIGRATIONS) if number > version]
     for text in [SCHEMA] if version == 0 else [MIGRATIONS[number] for number in pending]:
         conn.execute(text.encode())

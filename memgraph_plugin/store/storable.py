@@ -19,14 +19,22 @@ from langgraph.store.base import (
 )
 
 from memgraph_plugin.errors import InvalidValue
-from memgraph_plugin.store.base import MAX_OPERATIONS
-from memgraph_plugin.types import Insert, Namespace, Operation, Update
+from memgraph_plugin.store.base import MAX_OPERATIONS, MAX_RESULTS
+from memgraph_plugin.types import Delete, Insert, Namespace, NoOp, Operation, Update
 
 MAX_DEPTH = 100
 """Levels of nesting in a value, at most."""
 
 MAX_DIGITS = 4_000
 """Digits of a whole number, at most."""
+
+MAX_NAME = 1_024
+"""Bytes of a key, of an idempotency key, and of a namespace's labels together, at most: they are indexed."""
+
+MAX_POSITION = 1_000_000_000
+MAX_IMPORTANCE = 1e30
+MAX_TTL = 1e9
+"""Minutes that a memory may be given to live: some 1,900 years."""
 
 
 def storable_operations(namespace: Namespace, operations: Sequence[Operation]) -> list[Operation]:
@@ -42,13 +50,24 @@ def storable_operations(namespace: Namespace, operations: Sequence[Operation]) -
 
 
 def _storable_operation(operation: Operation, place: str) -> Operation:
-    for name in ("text", "key", "session", "source", "language", "reason"):
+    if not isinstance(operation, Insert | Update | Delete | NoOp):
+        raise InvalidValue(f"{place} is a {type(operation).__name__}, which is no operation.")
+    if isinstance(operation, Insert | Update):
+        check_text(operation.text, f"{place}.text")
+    for name in ("kind", "session", "source", "language", "reason"):
         if (text := getattr(operation, name, None)) is not None:
             check_text(text, f"{place}.{name}")
+    if (key := getattr(operation, "key", None)) is not None:
+        check_key(key, f"{place}.key")
+    if isinstance(operation.evidence, str):
+        raise InvalidValue(f"{place}.evidence is a text; it must be a tuple of texts.")
     for i, turn in enumerate(operation.evidence):
         check_text(turn, f"{place}.evidence[{i}]")
-    if not math.isfinite(getattr(operation, "importance", None) or 0.0):
-        raise InvalidValue(f"{place}.importance is not a finite number.")
+    # Written so that NaN is refused, too.
+    if not abs(getattr(operation, "importance", None) or 0.0) <= MAX_IMPORTANCE:
+        raise InvalidValue(f"{place}.importance is not a finite number, or out of range.")
+    if not abs(getattr(operation, "position", None) or 0) <= MAX_POSITION:
+        raise InvalidValue(f"{place}.position is out of range: at most {MAX_POSITION:,}.")
     for name in ("valid_from", "expires_at"):
         if (moment := getattr(operation, name, None)) is not None and moment.tzinfo is None:
             raise InvalidValue(f"{place}.{name} has no time zone.")
@@ -65,7 +84,7 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
 
     Raises:
         InvalidNamespaceError, InvalidValue: nothing of the batch may be executed.
-        ValueError: an operation of an unknown type, or a negative limit or offset.
+        ValueError: an operation of an unknown type, a negative limit or offset, or a `max_depth` below 1.
     """
     checked: list[Op] = []
     for i, op in enumerate(ops):
@@ -74,12 +93,18 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
         validate_op_namespace(op)
         if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
             raise ValueError("limit and offset cannot be negative.")
+        if isinstance(op, ListNamespacesOp) and op.max_depth is not None and op.max_depth < 1:
+            raise ValueError("max_depth is 1 at least.")
+        if isinstance(op, SearchOp | ListNamespacesOp):
+            op = op._replace(limit=min(op.limit, MAX_RESULTS), offset=min(op.offset, MAX_RESULTS))
         if isinstance(op, SearchOp) and op.query:
             check_text(op.query, f"ops[{i}].query")
         if isinstance(op, GetOp | PutOp):
-            check_text(op.key, f"ops[{i}].key")
+            check_key(op.key, f"ops[{i}].key")
         if isinstance(op, PutOp):
             check_namespace(op.namespace)
+            if op.ttl is not None and not (isinstance(op.ttl, int | float) and abs(op.ttl) <= MAX_TTL):
+                raise InvalidValue(f"ops[{i}].ttl is no number of minutes, or more than {MAX_TTL:,.0f}.")
             if op.value is not None:
                 op = op._replace(value=storable(op.value, f"ops[{i}].value"))
         checked.append(op)
@@ -95,6 +120,7 @@ def check_namespace(namespace: Namespace) -> None:
     validate_op_namespace(GetOp(namespace, ""))
     for label in namespace:
         check_text(label, "namespace")
+    _check_size(".".join(namespace), "namespace")
 
 
 def check_text(text: object, place: str) -> None:
@@ -109,11 +135,33 @@ def check_text(text: object, place: str) -> None:
         raise InvalidValue(f"{place} has a lone surrogate, which is no character.") from None
 
 
-def check_texts(**texts: str | None) -> None:
-    """`check_text` for arguments, by their names; None passes."""
-    for place, text in texts.items():
-        if text is not None:
-            check_text(text, place)
+def check_key(key: object, place: str) -> None:
+    """`check_text` for what is indexed: it has a size that an index can hold."""
+    check_text(key, place)
+    _check_size(str(key), place)
+
+
+def _check_size(text: str, place: str) -> None:
+    if len(text.encode()) > MAX_NAME:
+        raise InvalidValue(f"{place} has more than {MAX_NAME:,} bytes.")
+
+
+def check_batch(idempotency_key: str | None, actor: str, policy: str) -> None:
+    """The arguments that `apply` takes beside its operations."""
+    if idempotency_key is not None:
+        check_key(idempotency_key, "idempotency_key")
+    check_text(actor, "actor")
+    check_text(policy, "policy")
+
+
+def check_recall(namespace: Namespace, query: str, kinds: Iterable[str] | None) -> None:
+    """The arguments of `recall`."""
+    check_namespace(namespace)
+    check_text(query, "query")
+    if isinstance(kinds, str):
+        raise InvalidValue("kinds is a text; it must be a sequence of texts.")
+    for kind in kinds or ():
+        check_text(kind, "kinds")
 
 
 def storable(value: Any, place: str = "value") -> dict[str, Any]:

@@ -231,6 +231,13 @@ class LangGraphContract:
         assert await store.alist_namespaces(max_depth=2) == [("a", "b"), ("a", "x"), ("z",)]
         assert await store.alist_namespaces(limit=2, offset=1) == spaces[1:3]
 
+    async def test_namespaces_are_listed_label_by_label(self, store: MemoryStore) -> None:
+        spaces = [("a",), ("a", "b"), ("a!", "z"), ("a-b",), ("a/b",), ("ü",)]
+        await store.abatch([PutOp(space, "k", {}) for space in reversed(spaces)])
+        assert await store.alist_namespaces() == spaces
+        with pytest.raises(ValueError, match="max_depth"):
+            await store.alist_namespaces(max_depth=0)
+
     async def test_a_namespace_without_memories_is_not_listed(self, store: MemoryStore) -> None:
         await store.aput(ADA, "k", {})
         await store.adelete(ADA, "k")
@@ -288,6 +295,9 @@ class LangGraphContract:
     async def test_what_has_a_time_to_live_is_gone_after_it(self, store: MemoryStore) -> None:
         if not store.supports_ttl:
             pytest.skip("the store has no time to live")
+        for bad in (float("inf"), float("nan"), 1e12):
+            with pytest.raises(InvalidValue, match="ttl"):
+                await store.aput(ADA, "never", {}, ttl=bad)
         await store.aput(ADA, "short", {"text": "soon gone"}, ttl=0.2 / 60)
         await store.aput(ADA, "long", {"text": "still here"}, ttl=10)
         await asyncio.sleep(0.3)

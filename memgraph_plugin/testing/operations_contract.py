@@ -242,6 +242,13 @@ class OperationsContract:
         assert memory is not None
         assert (memory.value, memory.version) == ({"n": 6}, 7)
 
+    async def test_later_versions_have_later_times(self, store: MemoryStore) -> None:
+        await asyncio.gather(*(store.aput(ADA, "k", {"n": n}) for n in range(12)))
+        history = await store.ahistory(ADA, "k")
+        times = [line.recorded_at for line in history if line.recorded_at]
+        assert len(times) == len({*times}) == 12
+        assert times == sorted(times)
+
     async def test_concurrent_inserts_of_one_key_make_one_memory(self, store: MemoryStore) -> None:
         results = await asyncio.gather(*(store.aapply(ADA, [Insert(key="k", text=str(n))]) for n in range(6)))
         assert sorted(str(result.receipts[0].code) for result in results) == ["None"] + ["key_exists"] * 5
@@ -269,7 +276,14 @@ class OperationsContract:
             Insert(text="x", evidence=("nul\0",)),
             Insert(text="x", session="nul\0"),
             Insert(text="x", importance=float("nan")),
+            Insert(text="x", importance=1e300),
             Insert(text="x", embedding=[float("nan")] * 256),
+            Insert(text="x", position=2**31),
+            Insert(text="x", key="k" * 1_025),
+            Insert(text="x", kind=5),  # type: ignore[arg-type]
+            Insert(text="x", evidence="turn-1"),  # type: ignore[arg-type]
+            Insert(text=None),  # type: ignore[arg-type]
+            {"text": "x"},
             Update(key="k", text="x", value={"a": {1, 2}}),
             Delete(key="k", reason="nul\0"),
             NoOp(reason="nul\0"),
@@ -294,6 +308,10 @@ class OperationsContract:
         for call in calls:
             with pytest.raises(InvalidNamespaceError):
                 await call
+        with pytest.raises(InvalidValue, match="bytes"):
+            await store.aapply(("n" * 1_025,), [Insert(text="x")])
+        with pytest.raises(InvalidValue, match="idempotency_key"):
+            await store.aapply(("n",), [Insert(text="x")], idempotency_key="i" * 1_025)
         assert await store.alist_namespaces() == []
 
     async def test_a_vector_of_another_dimension_is_refused(self, store: MemoryStore) -> None:

@@ -4,8 +4,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
+from memgraph_plugin.errors import InvalidValue
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.types import Insert, Update
 
@@ -79,11 +82,17 @@ class RecallContract:
         hits = await store.arecall(ADA, "tea", k=5, filter={"even": True, "n": {"$gt": 8, "$lt": 15}})
         assert sorted(hit.memory.value["n"] for hit in hits) == [10, 12, 14]
 
+    async def test_what_cannot_be_asked_is_refused(self, store: MemoryStore) -> None:
+        for query, kinds in (("nul\0", None), (None, None), ("x", ["nul\0"]), ("x", "turn")):
+            with pytest.raises(InvalidValue):
+                await store.arecall(ADA, query, kinds=kinds)  # type: ignore[arg-type]
+
     async def test_k_is_the_most_that_comes(self, store: MemoryStore) -> None:
         await store.aapply(ADA, [Insert(text=text) for text in FILLER])
         assert len(await store.arecall(ADA, "the train", k=3)) == 3
         assert len(await store.arecall(ADA, "", k=2)) == 2
-        assert len(await store.arecall(ADA, "the train", k=100)) <= len(FILLER)
+        assert len(await store.arecall(ADA, "the train", k=10**30)) <= len(FILLER)
+        assert await store.arecall(ADA, "the train", k=0) == []
 
     async def test_a_token_budget_is_kept(self, store: MemoryStore) -> None:
         await store.aapply(ADA, [Insert(text=f"tea {n} " + "leaf " * 20 * (1 + n % 3)) for n in range(9)])
@@ -113,6 +122,15 @@ class RecallContract:
             [Insert(text=text) for text in FILLER] + [Insert(key="k", text="oolong", embedding=near)],
         )
         assert (await store.arecall(ADA, "favourite drink"))[0].memory.key == "k"
+
+    async def test_a_vector_of_any_length_spoils_nothing(self, store: MemoryStore) -> None:
+        await store.aapply(ADA, [Insert(text=text) for text in FILLER])
+        for scale in (0.0, 1e-320, 1e-9, 1e6, 1e300):
+            await store.aapply(ADA, [Insert(text="of no use", embedding=[scale] * 256)])
+        hits = await store.arecall(ADA, "red kayak", k=20)
+        assert hits[0].memory.text == "They bought a red kayak"
+        assert all(math.isfinite(hit.score) for hit in hits)
+        assert all(hit.cosine is None or -1.001 <= hit.cosine <= 1.001 for hit in hits)
 
     async def test_a_reply_is_lifted_by_the_turn_it_answers(self, store: MemoryStore) -> None:
         said = ("Which breed is your puppy?", "Borzoi, since 2019", *FILLER)

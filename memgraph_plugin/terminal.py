@@ -1,0 +1,120 @@
+"""What memory looks like in a terminal: tables, lines and progress bars, in 80 columns and in a pipe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from memgraph_plugin.state import Plain, operations_from, receipts_from
+from memgraph_plugin.types import Delete, Hit, Insert, MemoryVersion, Update
+
+
+def printable(text: str) -> str:
+    """The text without characters that a terminal would obey."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else " " for letter in text)
+
+
+def memory_table(hits: Iterable[Hit], *, title: str = "", keys: bool = True, scores: bool = False) -> Table:
+    """Memories, one a row, with their keys below their texts."""
+    table = Table(title=title or None, title_justify="left", expand=True)
+    for column in ("score",) if scores else ():
+        table.add_column(column, justify="right")
+    table.add_column("kind")
+    table.add_column("since", no_wrap=True)
+    table.add_column("memory", ratio=1, overflow="fold")
+    for hit in hits:
+        memory = hit.memory
+        text = Text(printable(memory.text))
+        if keys:
+            text.append(f"\n{printable(memory.key)}", style="dim")
+        score = [f"{hit.score:.2f}"] if scores else []
+        table.add_row(*score, memory.kind, _day(memory.valid_from or memory.created_at), text)
+    return table
+
+
+def history_table(versions: Sequence[MemoryVersion], *, title: str = "") -> Table:
+    """What became of one memory, oldest first."""
+    table = Table(title=title or None, title_justify="left", expand=True)
+    table.add_column("", justify="right")
+    table.add_column("when", no_wrap=True)
+    table.add_column("what")
+    table.add_column("memory", ratio=1, overflow="fold")
+    table.add_column("decided by")
+    for each in versions:
+        what = f"{each.operation} ({each.mode})" if each.mode else each.operation
+        text = Text(printable(each.memory.text)) if each.memory else Text("no longer remembered", style="dim")
+        when = each.recorded_at.astimezone().strftime("%Y-%m-%d %H:%M") if each.recorded_at else ""
+        table.add_row(str(each.version), when, what, text, printable(each.policy or each.actor))
+    return table
+
+
+def changes_of(operations: Sequence[Plain], receipts: Sequence[Plain]) -> str:
+    """What a turn changed in memory, a line each, of what the graph decided and applied."""
+    done = [each for each in receipts_from(receipts) if each.status == "applied"]
+    written = {each.key for each in done if each.operation != "insert"}
+    lines = []
+    for operation in operations_from(operations):
+        if isinstance(operation, Insert):
+            lines.append(f"+ {printable(operation.text)}")
+        elif isinstance(operation, Update) and operation.key in written:
+            lines.append(f"~ {printable(operation.text)}")
+        elif isinstance(operation, Delete) and operation.key in written:
+            lines.append("- one memory is forgotten")
+    decided = {operation.key for operation in operations_from(operations) if isinstance(operation, Delete)}
+    if turns := len([each for each in done if each.operation == "delete" and each.key not in decided]):
+        lines.append(f"- and {turns} message{'s' if turns > 1 else ''} that spoke of it")
+    return "\n".join(f"  {line}" for line in lines) or "  (kept word for word)"
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of things done of all; gives the function to tell it with."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def pull_with_bar(console: Console, name: str, cache_dir: Path) -> Path:
+    """Pull a model, with a bar of megabytes; where it is already, nothing is shown.
+
+    Raises:
+        MemgraphPluginError: as `models.pull.pull`.
+    """
+    from memgraph_plugin.models.pull import mirrors, pull, pulled_path
+
+    if name not in mirrors() or pulled_path(name, cache_dir):
+        return pull(name, cache_dir=cache_dir)
+    mirror = mirrors()[name]
+    console.print(
+        f"Getting {mirror.upstream} ({mirror.maker}, {mirror.licence}): "
+        f"{mirror.download_bytes / 1e6:,.0f} MB, once.",
+        highlight=False,
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks = {step: bar.add_task(step, total=None, visible=False) for step in ("download", "convert")}
+        bar.update(tasks["download"], visible=True)
+
+        def progress(step: str, done: int, total: int) -> None:
+            bar.update(tasks[step], completed=done, total=total, visible=True)
+
+        return pull(name, cache_dir=cache_dir, progress=progress)
+
+
+def _day(when: datetime | None) -> str:
+    return when.date().isoformat() if when else ""
