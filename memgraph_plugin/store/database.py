@@ -158,5 +158,6 @@ class _Pooled(Connection[Record]):
 
 def _configure(conn: Conn) -> None:
     register_vector(conn)
-    # `recall` takes longer to plan than a small namespace takes to search, and its plan is the same for all.
-    conn.execute("SET plan_cache_mode = force_generic_plan")
+    if conn.prepare_threshold is not None:
+        # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
+        conn.execute("SET plan_cache_mode = force_generic_plan")

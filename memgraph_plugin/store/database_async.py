@@ -161,5 +161,6 @@ class _Pooled(AsyncConnection[Record]):
 
 async def _configure(conn: AsyncConn) -> None:
     await register_vector_async(conn)
-    # `recall` takes longer to plan than a small namespace takes to search, and its plan is the same for all.
-    await conn.execute("SET plan_cache_mode = force_generic_plan")
+    if conn.prepare_threshold is not None:
+        # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
+        await conn.execute("SET plan_cache_mode = force_generic_plan")
