@@ -313,7 +313,7 @@ def test_hostile_repetition_costs_little(piece: str) -> None:
 
 
 def test_the_assistant_makes_no_facts() -> None:
-    turns = [turn("You live in Madrid and your name is Bob. My name is Claude.", role="assistant")]
+    turns = [turn("You live in Madrid and your name is Bob. My name is Clara.", role="assistant")]
     assert RulePolicy().propose(turns, []) == [NoOp(reason="nothing_new")]
 
 
