@@ -95,6 +95,11 @@ class Database:
         cursor = conn.execute(query(name, self.db_schema, scope), parameters)
         return cursor.fetchall() if cursor.description else []
 
+    def write_in(self, conn: Conn, name: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one named statement once a row, in the caller's transaction."""
+        with conn.cursor() as cursor:
+            cursor.executemany(query(name, self.db_schema), rows)
+
     def copy_in(self, conn: Conn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
         """Copy rows into the table of one named COPY statement."""
         with conn.cursor() as cursor, cursor.copy(query(name, self.db_schema)) as copy:

@@ -95,6 +95,11 @@ class AsyncDatabase:
         cursor = await conn.execute(query(name, self.db_schema, scope), parameters)
         return await cursor.fetchall() if cursor.description else []
 
+    async def write_in(self, conn: AsyncConn, name: str, rows: Iterable[Sequence[Any]]) -> None:
+        """Run one named statement once a row, in the caller's transaction."""
+        async with conn.cursor() as cursor:
+            await cursor.executemany(query(name, self.db_schema), rows)
+
     async def copy_in(
         self, conn: AsyncConn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:

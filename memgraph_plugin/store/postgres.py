@@ -28,7 +28,6 @@ from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
-from memgraph_plugin.store.sql import query
 from memgraph_plugin.store.storable import (
     check_batch,
     check_key,
@@ -311,9 +310,8 @@ class PostgresMemoryStore(MemoryStore):
             self._database.copy_in(conn, "copy_memory", records.MEMORY_TYPES, rows)
             self._database.copy_in(conn, "copy_version", records.VERSION_TYPES, versions)
         elif versions:
-            with conn.cursor() as cursor:
-                cursor.executemany(query("insert_memory", self._database.db_schema), rows)
-                cursor.executemany(query("insert_version", self._database.db_schema), versions)
+            self._database.write_in(conn, "insert_memory", rows)
+            self._database.write_in(conn, "insert_version", versions)
 
     # Vectors.
 

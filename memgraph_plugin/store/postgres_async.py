@@ -27,7 +27,6 @@ from memgraph_plugin.store.base import MAX_RESULTS, AsyncOnly, embedder
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
-from memgraph_plugin.store.sql import query
 from memgraph_plugin.store.storable import (
     check_batch,
     check_key,
@@ -313,9 +312,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             await self._database.copy_in(conn, "copy_memory", records.MEMORY_TYPES, rows)
             await self._database.copy_in(conn, "copy_version", records.VERSION_TYPES, versions)
         elif versions:
-            async with conn.cursor() as cursor:
-                await cursor.executemany(query("insert_memory", self._database.db_schema), rows)
-                await cursor.executemany(query("insert_version", self._database.db_schema), versions)
+            await self._database.write_in(conn, "insert_memory", rows)
+            await self._database.write_in(conn, "insert_version", versions)
 
     # Vectors.
 
