@@ -31,6 +31,7 @@ SUBSTITUTIONS = (
     (r"register_vector_async", "register_vector"),
     (r"Async(Connection|Conn|Database|PostgresMemoryStore)", r"\1"),
     (r"database_async", "database"),
+    (r"async_only import AsyncOnly", "base import MemoryStore"),
     (r"AsyncOnly", "MemoryStore"),
     (r"\baembed_", "embed_"),
     (r"\ba(apply|recall|history|batch|close)\b", r"\1"),

@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embeddings
 
-from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
-
-T = TypeVar("T")
 
 MAX_RESULTS = 1_000_000_000
 """Results that one call returns at most, and skips at most."""
@@ -131,75 +128,3 @@ class MemoryStore(BaseStore):
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         return await asyncio.to_thread(self.batch, ops)
-
-
-class AsyncOnly(MemoryStore):
-    """A store whose native methods are async. Its sync methods work from any other thread than its loop's."""
-
-    _ready: bool
-    _opening: asyncio.Lock
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def _bind(self) -> None:
-        """Belong to the running loop, which owns the connections; another one has to have ended before.
-
-        Raises:
-            ConfigurationError: the store belongs to another loop, which still runs.
-        """
-        running = asyncio.get_running_loop()
-        if running is self._loop:
-            return
-        if self._loop is not None and self._loop.is_running():
-            name = type(self).__name__
-            raise ConfigurationError(f"This {name} is used in another event loop: make one for each loop.")
-        self._loop, self._ready, self._opening = running, False, asyncio.Lock()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            running: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if self._loop is None or running is self._loop or not self._loop.is_running():
-            work.close()
-            name = type(self).__name__
-            raise ConfigurationError(
-                f"{name} was called synchronously "
-                + ("inside its event loop" if running else "without an open event loop")
-                + f": await the method with the `a` prefix, or use {name.removeprefix('Async')}."
-            )
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def apply(
-        self,
-        namespace: Namespace,
-        operations: Sequence[Operation],
-        *,
-        idempotency_key: str | None = None,
-        actor: str = "",
-        policy: str = "",
-    ) -> Receipts:
-        return self._wait(
-            self.aapply(namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy)
-        )
-
-    def recall(
-        self,
-        namespace: Namespace,
-        query: str,
-        *,
-        k: int = 10,
-        kinds: Sequence[MemoryKind] | None = None,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002
-        token_budget: int | None = None,
-    ) -> list[Hit]:
-        return self._wait(
-            self.arecall(namespace, query, k=k, kinds=kinds, filter=filter, token_budget=token_budget)
-        )
-
-    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        return self._wait(self.ahistory(namespace, key))
-
-    def batch(self, ops: Iterable[Op]) -> list[Result]:
-        return self._wait(self.abatch(ops))

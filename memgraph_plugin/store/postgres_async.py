@@ -23,7 +23,8 @@ from pgvector import HalfVector
 from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MAX_RESULTS, AsyncOnly, embedder
+from memgraph_plugin.store.async_only import AsyncOnly
+from memgraph_plugin.store.base import MAX_RESULTS, embedder
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget

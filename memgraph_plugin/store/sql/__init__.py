@@ -1,10 +1,11 @@
-"""The SQL, by name: statements from `queries.sql`, the schema, and its migrations in order."""
+"""The SQL, by name: statements from the files beside this one, the schema, and its migrations in order."""
 
 from __future__ import annotations
 
 import re
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import LiteralString
 
 from psycopg import sql
@@ -19,12 +20,18 @@ def _named(text: str) -> dict[str, str]:
     return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-_QUERIES = _named((_HERE / "queries.sql").read_text())
-SCHEMA = (_HERE / "schema.sql").read_text()
-MIGRATIONS = {
-    int(file.name[:4]): file.read_text()
-    for file in sorted((_HERE / "migrations").iterdir(), key=lambda f: f.name)
+def _files(folder: Traversable) -> list[Traversable]:
+    return sorted((file for file in folder.iterdir() if file.name.endswith(".sql")), key=lambda f: f.name)
+
+
+_QUERIES = {
+    name: statement
+    for file in _files(_HERE)
+    if file.name != "schema.sql"
+    for name, statement in _named(file.read_text()).items()
 }
+SCHEMA = (_HERE / "schema.sql").read_text()
+MIGRATIONS = {int(file.name[:4]): file.read_text() for file in _files(_HERE / "migrations")}
 
 
 @cache

@@ -1,4 +1,4 @@
--- Every statement that the stores send. `{schema}` is the schema; `{scope}` is one of the three conditions below.
+-- What the stores send, each by its name. `{schema}` is the schema; `{scope}` is one of the three conditions below.
 
 -- name: exactly
 namespace = %(namespace)s
