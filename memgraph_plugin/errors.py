@@ -10,7 +10,8 @@ MemgraphPluginError
 │   ├── VersionConflict
 │   ├── SchemaOutOfDate
 │   ├── EmbeddingMismatch       the store was filled by another embedding model
-│   └── InvalidValue            a value cannot be stored as JSON text
+│   ├── InvalidValue            a value cannot be stored as JSON text
+│   └── SealBroken              a sealed memory cannot be opened
 ├── ModelUnavailable            a model cannot be reached, fetched or loaded
 ├── ModelReplyError             a model's reply has not the shape it was asked for; keeps the raw reply
 ├── OperationRejected           an operation broke a rule; has a code and a reason
@@ -69,6 +70,10 @@ class EmbeddingMismatch(StoreError):
 
 class InvalidValue(StoreError, ValueError):
     """A value cannot be stored: it must be JSON without NaN, infinities and NUL characters."""
+
+
+class SealBroken(StoreError):
+    """A sealed memory cannot be opened: the key is missing or wrong, or the memory was tampered with."""
 
 
 class ModelUnavailable(MemgraphPluginError):

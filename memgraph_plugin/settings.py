@@ -29,5 +29,8 @@ class Settings(BaseSettings):
     embeddings: str = Field("local:minilm", description='"openai:...", "local:<name or path>" or "none"')
     language: str = Field("english", description="Postgres text search configuration of new memories")
     policy: Literal["rules", "model"] = Field("rules", description="who decides what to remember")
+    sealing_keys: SecretStr | None = Field(
+        None, description='"NAME:BASE64,..." to encrypt memories with; the first seals, all open'
+    )
     k: int = Field(10, ge=1, description="memories recalled a turn, at most")
     token_budget: int = Field(1200, ge=1, description="tokens of memory injected a turn, at most")

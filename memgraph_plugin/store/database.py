@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
 
 T = TypeVar("T")
@@ -34,8 +35,11 @@ PATIENCE = 3.0
 class Database:
     """A pool of connections to one schema, the named statements on it, and transactions that try again."""
 
-    def __init__(self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool) -> None:
+    def __init__(
+        self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool, sealer: Sealer | None = None
+    ) -> None:
         self.db_schema = db_schema
+        self._sealer = sealer
         self._conninfo = checked_conninfo(conninfo)
         self._max_size = max_size
         self._options: dict[str, Any] = {
@@ -93,7 +97,10 @@ class Database:
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none."""
         cursor = conn.execute(query(name, self.db_schema, scope), parameters)
-        return cursor.fetchall() if cursor.description else []
+        if not cursor.description:
+            return []
+        namespace = parameters.get("namespace")
+        return [opened(self._sealer, record, namespace) for record in cursor.fetchall()]
 
     def write_in(self, conn: Conn, name: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one named statement once a row, in the caller's transaction."""

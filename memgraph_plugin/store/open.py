@@ -11,6 +11,7 @@ from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
+from memgraph_plugin.store.sealing import AesGcmSealer, Sealer
 
 
 def database(settings: Settings) -> str:
@@ -43,4 +44,15 @@ def _options(settings: Settings) -> dict[str, Any]:
     embeddings = None
     if settings.embeddings != "none":
         embeddings = load_embeddings(settings.embeddings, base_url=settings.base_url)
-    return {"embeddings": embeddings, "db_schema": settings.db_schema, "language": settings.language}
+    return {
+        "embeddings": embeddings,
+        "db_schema": settings.db_schema,
+        "language": settings.language,
+        "sealer": sealer(settings),
+    }
+
+
+def sealer(settings: Settings) -> Sealer | None:
+    """What seals memories under the configured keys; None where there are none."""
+    keys = settings.sealing_keys
+    return None if keys is None else AesGcmSealer.parse(keys.get_secret_value())

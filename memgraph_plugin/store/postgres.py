@@ -21,13 +21,14 @@ from langgraph.store.base import (
 )
 from pgvector import HalfVector
 
-from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
+from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
     check_batch,
     check_key,
@@ -69,6 +70,7 @@ class PostgresMemoryStore(MemoryStore):
             and Korean are searched by pairs of letters in every language.
         max_size: connections held at most.
         prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+        sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
 
     Raises on first use:
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
@@ -88,6 +90,7 @@ class PostgresMemoryStore(MemoryStore):
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
+        sealer: Sealer | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embedder(index, embeddings)
@@ -98,7 +101,10 @@ class PostgresMemoryStore(MemoryStore):
         self._dimension: int | None = None
         self._ready = False
         self._opening = threading.Lock()
-        self._database = Database(conninfo, db_schema, max_size=max_size, prepare=prepare)
+        if sealer is not None and self.embeddings is None:
+            raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
+        self._sealer = sealer
+        self._database = Database(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
 
     @classmethod
     @contextmanager
@@ -251,6 +257,8 @@ class PostgresMemoryStore(MemoryStore):
             **records.filter_parameters(filter),
             "namespace": records.encode(namespace),
         }
+        if filter and self._sealer is not None:
+            raise ConfigurationError("A sealed store cannot filter: the database does not see the values.")
         self._open()
         if not text.strip():
             return self._database.fetch("latest", parameters, scope)
@@ -281,9 +289,10 @@ class PostgresMemoryStore(MemoryStore):
             return records.receipts_of((self._database.fetch_in(conn, "replayed_batch", head))[0])
         batch = records.opened(batch, opened[0])
         made = self._plan(conn, batch, operations, keys)
-        self._write(conn, batch, made)
+        stored = sealed(self._sealer, head["namespace"], made)
+        self._write(conn, batch, stored)
         self._database.fetch_in(
-            conn, "close_batch", {**head, "receipts": records.receipts_json(made.receipts)}
+            conn, "close_batch", {**head, "receipts": records.receipts_json(stored.receipts)}
         )
         return Receipts(batch.id, made.receipts)
 

@@ -20,7 +20,7 @@ from langgraph.store.base import (
 )
 from pgvector import HalfVector
 
-from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
@@ -28,6 +28,7 @@ from memgraph_plugin.store.base import MAX_RESULTS, embedder
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
+from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
     check_batch,
     check_key,
@@ -69,6 +70,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             and Korean are searched by pairs of letters in every language.
         max_size: connections held at most.
         prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+        sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
 
     Raises on first use:
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
@@ -88,6 +90,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
+        sealer: Sealer | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embedder(index, embeddings)
@@ -98,7 +101,10 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         self._dimension: int | None = None
         self._ready = False
         self._opening = asyncio.Lock()
-        self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare)
+        if sealer is not None and self.embeddings is None:
+            raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
+        self._sealer = sealer
+        self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
 
     @classmethod
     @asynccontextmanager
@@ -252,6 +258,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             **records.filter_parameters(filter),
             "namespace": records.encode(namespace),
         }
+        if filter and self._sealer is not None:
+            raise ConfigurationError("A sealed store cannot filter: the database does not see the values.")
         await self._open()
         if not text.strip():
             return await self._database.fetch("latest", parameters, scope)
@@ -284,9 +292,10 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             return records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
         batch = records.opened(batch, opened[0])
         made = await self._plan(conn, batch, operations, keys)
-        await self._write(conn, batch, made)
+        stored = sealed(self._sealer, head["namespace"], made)
+        await self._write(conn, batch, stored)
         await self._database.fetch_in(
-            conn, "close_batch", {**head, "receipts": records.receipts_json(made.receipts)}
+            conn, "close_batch", {**head, "receipts": records.receipts_json(stored.receipts)}
         )
         return Receipts(batch.id, made.receipts)
 

@@ -22,6 +22,9 @@ from memgraph_plugin.errors import InvalidValue
 from memgraph_plugin.store.base import MAX_OPERATIONS, MAX_RESULTS
 from memgraph_plugin.types import Delete, Insert, Namespace, NoOp, Operation, Update
 
+SEALED = "$sealed"
+"""The one key of a sealed memory's value, and what a sealed reason begins with: nobody else's may."""
+
 MAX_DEPTH = 100
 """Levels of nesting in a value, at most."""
 
@@ -57,6 +60,8 @@ def _storable_operation(operation: Operation, place: str) -> Operation:
     for name in ("kind", "session", "source", "language", "reason"):
         if (text := getattr(operation, name, None)) is not None:
             check_text(text, f"{place}.{name}")
+    if operation.reason.startswith(SEALED):
+        raise InvalidValue(f"{place}.reason begins with {SEALED!r}, which marks sealed reasons.")
     if (key := getattr(operation, "key", None)) is not None:
         check_key(key, f"{place}.key")
     if isinstance(operation.evidence, str):
@@ -172,6 +177,8 @@ def storable(value: Any, place: str = "value") -> dict[str, Any]:
     """
     if not isinstance(value, Mapping):
         raise InvalidValue(f"{place} is a {type(value).__name__}; it must be a dict.")
+    if SEALED in value:
+        raise InvalidValue(f"{place} has the key {SEALED!r}, which marks sealed memories.")
     copied: dict[str, Any] = _storable(value, place, 0)
     return copied
 

@@ -22,7 +22,7 @@ WITH query AS MATERIALIZED (
         CASE WHEN session IS NOT NULL THEN hashtextextended(session, hashtext(namespace)) END AS session,
         1 - (embedding <=> %(vector)b::halfvec) AS cosine
     FROM {schema}.memory
-    WHERE {scope} AND text <> ''
+    WHERE {scope} AND (text <> '' OR embedding IS NOT NULL) -- a sealed memory has no text
         AND (expires_at IS NULL OR expires_at > now())
         AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
         AND (%(path)s::jsonpath IS NULL OR jsonb_path_exists(value, %(path)s, %(vars)s, true))
