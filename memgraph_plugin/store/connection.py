@@ -29,6 +29,11 @@ RETRIED = (
 )
 """What another writer can cause: the transaction is run again."""
 
+MENDING = "Open it with the model that the database names, or run `memgraph-plugin migrate --reembed`."
+"""What to do about vectors of another model."""
+
+_OTHER_MODEL = "MGP01"
+"""The SQLSTATE of `refuse_model`."""
 
 _GONE = ("08", "080", "280", "28P", "3D0", "533", "57P")
 """SQLSTATEs that begin like this mean that there is no connection; others, that a statement failed."""
@@ -90,5 +95,7 @@ def translated() -> Iterator[None]:
             raise EmbeddingMismatch(str(error)) from error
         raise StoreError(f"Postgres refused a value: {error}") from error
     except psycopg.Error as error:
+        if error.sqlstate == _OTHER_MODEL:
+            raise EmbeddingMismatch(f"{error.diag.message_primary} {MENDING}") from error
         gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:3] in _GONE
         raise (DatabaseUnavailable if gone else StoreError)(f"Postgres: {error}") from error

@@ -18,6 +18,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
 
@@ -39,6 +40,7 @@ class Database:
         self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool, sealer: Sealer | None = None
     ) -> None:
         self.db_schema = db_schema
+        self.layout = Layout()
         self._sealer = sealer
         self._conninfo = checked_conninfo(conninfo)
         self._max_size = max_size
@@ -49,9 +51,10 @@ class Database:
         }
         self._pool: ConnectionPool[Conn] | None = None
 
-    def setup(self) -> list[int]:
+    def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        return schema.migrate(self._conninfo, self.db_schema)
+        layout = {"partitions": partitions, "vector_type": vector_type}
+        return schema.migrate(self._conninfo, self.db_schema, **layout)
 
     def open(self, language: str) -> tuple[str, int] | None:
         """Check that the schema and the language fit, and open the pool.
@@ -63,6 +66,8 @@ class Database:
             with Connection[Record].connect(self._conninfo, **self._options) as conn:
                 self._check_schema(conn)
                 self._check_language(conn, language)
+                (laid_out,) = self.fetch_in(conn, "layout", {"schema": self.db_schema})
+                self.layout = Layout.found(laid_out)
                 found = self.fetch_in(conn, "embedding_model", {})
                 _configure(conn)
             self._pool = ConnectionPool(
@@ -96,7 +101,7 @@ class Database:
         self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none."""
-        cursor = conn.execute(query(name, self.db_schema, scope), parameters)
+        cursor = conn.execute(query(name, self.db_schema, scope, self.layout), parameters)
         if not cursor.description:
             return []
         namespace = parameters.get("namespace")

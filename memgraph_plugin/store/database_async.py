@@ -17,6 +17,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
 
@@ -38,6 +39,7 @@ class AsyncDatabase:
         self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool, sealer: Sealer | None = None
     ) -> None:
         self.db_schema = db_schema
+        self.layout = Layout()
         self._sealer = sealer
         self._conninfo = checked_conninfo(conninfo)
         self._max_size = max_size
@@ -48,9 +50,10 @@ class AsyncDatabase:
         }
         self._pool: AsyncConnectionPool[AsyncConn] | None = None
 
-    async def setup(self) -> list[int]:
+    async def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        return await asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema)
+        layout = {"partitions": partitions, "vector_type": vector_type}
+        return await asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema, **layout)
 
     async def open(self, language: str) -> tuple[str, int] | None:
         """Check that the schema and the language fit, and open the pool.
@@ -62,6 +65,8 @@ class AsyncDatabase:
             async with await AsyncConnection[Record].connect(self._conninfo, **self._options) as conn:
                 await self._check_schema(conn)
                 await self._check_language(conn, language)
+                (laid_out,) = await self.fetch_in(conn, "layout", {"schema": self.db_schema})
+                self.layout = Layout.found(laid_out)
                 found = await self.fetch_in(conn, "embedding_model", {})
                 await _configure(conn)
             self._pool = AsyncConnectionPool(
@@ -96,7 +101,7 @@ class AsyncDatabase:
         self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none."""
-        cursor = await conn.execute(query(name, self.db_schema, scope), parameters)
+        cursor = await conn.execute(query(name, self.db_schema, scope, self.layout), parameters)
         if not cursor.description:
             return []
         namespace = parameters.get("namespace")

@@ -19,14 +19,15 @@ from langgraph.store.base import (
     SearchOp,
     TTLConfig,
 )
-from pgvector import HalfVector
 
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
+from memgraph_plugin.store.connection import MENDING
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
@@ -98,7 +99,7 @@ class PostgresMemoryStore(MemoryStore):
         self.language = language
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
-        self._dimension: int | None = None
+        self._model: tuple[str, int] | None = None
         self._ready = False
         self._opening = threading.Lock()
         if sealer is not None and self.embeddings is None:
@@ -131,9 +132,16 @@ class PostgresMemoryStore(MemoryStore):
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def setup(self) -> list[int]:
-        """Create or migrate the tables; the numbers of the migrations that were applied."""
-        applied = self._database.setup()
+    def setup(self, *, partitions: int | None = None, vector_type: VectorType | None = None) -> list[int]:
+        """Create or migrate the tables; the numbers of the migrations that were applied.
+
+        Where it creates them, it may divide them into `partitions` by hash of the namespace (2 to 1,024), and
+        store vectors in single precision ("vector"; by default "halfvec", in half the room). They stay so.
+
+        Raises:
+            ConfigurationError: the tables are there, and lie in another way.
+        """
+        applied = self._database.setup(partitions, vector_type)
         self._open()
         return applied
 
@@ -155,7 +163,7 @@ class PostgresMemoryStore(MemoryStore):
         operations = storable_operations(namespace, operations)
         check_batch(idempotency_key, actor, policy)
         self._open()
-        check_dimension(operations, self._dimension)
+        check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
             return replayed
         batch = Batch(
@@ -265,8 +273,10 @@ class PostgresMemoryStore(MemoryStore):
         vector = None
         if self.embeddings is not None:
             towards = unit(self._fitting(self.embeddings.embed_query(text)))
-            vector = None if towards is None else HalfVector(list(towards))
-        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
+            vector = None if towards is None else self._database.layout.vector(towards)
+        model, dimension = self._model or (None, None)
+        parameters |= {"vector": vector, "model": model, "dimension": dimension}
+        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
         return self._database.fetch("recall", parameters, scope)
 
     def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
@@ -289,6 +299,9 @@ class PostgresMemoryStore(MemoryStore):
             return records.receipts_of((self._database.fetch_in(conn, "replayed_batch", head))[0])
         batch = records.opened(batch, opened[0])
         made = self._plan(conn, batch, operations, keys)
+        if any(change.embedding is not None for change in made.changes):
+            self._check_model((opened[0]["model"], opened[0]["dimension"]))
+        self._write(conn, batch, made)
         stored = sealed(self._sealer, head["namespace"], made)
         self._write(conn, batch, stored)
         self._database.fetch_in(
@@ -310,13 +323,14 @@ class PostgresMemoryStore(MemoryStore):
     def _write(self, conn: Conn, batch: Batch, made: Plan) -> None:
         kept = [change for change in made.changes if change.row is not None]
         gone = [change.version.key for change in made.changes if change.row is None]
-        rows = [records.memory_row(change) for change in kept]
+        layout = self._database.layout
+        rows = [records.memory_row(change, layout) for change in kept]
         versions = [records.version_row(batch.namespace, change) for change in made.changes]
         if gone:
             where = {"namespace": records.encode(batch.namespace), "keys": gone}
             self._database.fetch_in(conn, "delete_memories", where)
         if len(rows) >= COPIED_FROM and all(change.version.version == 1 for change in kept):
-            self._database.copy_in(conn, "copy_memory", records.MEMORY_TYPES, rows)
+            self._database.copy_in(conn, "copy_memory", records.memory_types(layout), rows)
             self._database.copy_in(conn, "copy_version", records.VERSION_TYPES, versions)
         elif versions:
             self._database.write_in(conn, "insert_memory", rows)
@@ -332,9 +346,10 @@ class PostgresMemoryStore(MemoryStore):
         return {text: self._fitting(vector) for text, vector in zip(texts, vectors, strict=True)}
 
     def _fitting(self, vector: list[float]) -> list[float]:
-        if len(vector) != self._dimension:
+        if self._model is None or len(vector) != self._model[1]:
+            held = self._model[1] if self._model else None
             raise EmbeddingMismatch(
-                f"The store's vectors have {self._dimension} dimensions, this one has {len(vector)}."
+                f"The store's vectors have {held} dimensions, this one has {len(vector)}."
             )
         return vector
 
@@ -342,11 +357,11 @@ class PostgresMemoryStore(MemoryStore):
         if not self._ready:
             with self._opening:
                 if not self._ready:
-                    self._dimension = self._fit(self._database.open(self.language)) or self._first()
+                    self._model = self._fit(self._database.open(self.language)) or self._first()
                     self._ready = True
 
-    def _first(self) -> int | None:
-        """The dimension of this store's vectors, noted in a database that holds none."""
+    def _first(self) -> tuple[str, int] | None:
+        """The model of this store, noted in a database that holds no vectors."""
         if self.embeddings is None:
             return None
         # Measured and not believed: a wrong one would be noted for good.
@@ -355,15 +370,21 @@ class PostgresMemoryStore(MemoryStore):
             raise EmbeddingMismatch(f"The model makes vectors of {made} dimensions, not {self._dims}.")
         return self._fit(self._database.record_model(embedding_name(self.embeddings), made))
 
-    def _fit(self, theirs: tuple[str, int] | None) -> int | None:
-        """The dimension of the vectors in the database, if they can be compared with this store's."""
-        if theirs is None:
-            return None
-        if self.embeddings is not None:
-            name, dimension = embedding_name(self.embeddings), self._dims or theirs[1]
-            if theirs != (name, dimension):
-                raise EmbeddingMismatch(
-                    f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
-                    f"this store was given {name} ({dimension})."
-                )
-        return theirs[1]
+    def _fit(self, theirs: tuple[str, int] | None) -> tuple[str, int] | None:
+        """The model whose vectors the database holds, if they can be compared with this store's."""
+        if theirs is not None and self.embeddings is not None:
+            _refuse_other(theirs, (embedding_name(self.embeddings), self._dims or theirs[1]))
+        return theirs
+
+    def _check_model(self, theirs: tuple[str, int]) -> None:
+        """That the database, while this batch writes to it, holds vectors of the model of this one's."""
+        assert self._model is not None  # noqa: S101 - there are vectors
+        _refuse_other(theirs, self._model)
+
+
+def _refuse_other(theirs: tuple[str, int], given: tuple[str, int]) -> None:
+    if theirs != given:
+        raise EmbeddingMismatch(
+            f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
+            f"this store was given {given[0]} ({given[1]}). {MENDING}"
+        )

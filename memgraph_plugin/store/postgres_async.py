@@ -18,15 +18,16 @@ from langgraph.store.base import (
     SearchOp,
     TTLConfig,
 )
-from pgvector import HalfVector
 
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.connection import MENDING
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
@@ -98,7 +99,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         self.language = language
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
-        self._dimension: int | None = None
+        self._model: tuple[str, int] | None = None
         self._ready = False
         self._opening = asyncio.Lock()
         if sealer is not None and self.embeddings is None:
@@ -132,9 +133,18 @@ class AsyncPostgresMemoryStore(AsyncOnly):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def setup(self) -> list[int]:
-        """Create or migrate the tables; the numbers of the migrations that were applied."""
-        applied = await self._database.setup()
+    async def setup(
+        self, *, partitions: int | None = None, vector_type: VectorType | None = None
+    ) -> list[int]:
+        """Create or migrate the tables; the numbers of the migrations that were applied.
+
+        Where it creates them, it may divide them into `partitions` by hash of the namespace (2 to 1,024), and
+        store vectors in single precision ("vector"; by default "halfvec", in half the room). They stay so.
+
+        Raises:
+            ConfigurationError: the tables are there, and lie in another way.
+        """
+        applied = await self._database.setup(partitions, vector_type)
         await self._open()
         return applied
 
@@ -156,7 +166,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         operations = storable_operations(namespace, operations)
         check_batch(idempotency_key, actor, policy)
         await self._open()
-        check_dimension(operations, self._dimension)
+        check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
             return replayed
         batch = Batch(
@@ -266,8 +276,10 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         vector = None
         if self.embeddings is not None:
             towards = unit(self._fitting(await self.embeddings.aembed_query(text)))
-            vector = None if towards is None else HalfVector(list(towards))
-        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
+            vector = None if towards is None else self._database.layout.vector(towards)
+        model, dimension = self._model or (None, None)
+        parameters |= {"vector": vector, "model": model, "dimension": dimension}
+        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
         return await self._database.fetch("recall", parameters, scope)
 
     async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
@@ -292,6 +304,9 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             return records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
         batch = records.opened(batch, opened[0])
         made = await self._plan(conn, batch, operations, keys)
+        if any(change.embedding is not None for change in made.changes):
+            self._check_model((opened[0]["model"], opened[0]["dimension"]))
+        await self._write(conn, batch, made)
         stored = sealed(self._sealer, head["namespace"], made)
         await self._write(conn, batch, stored)
         await self._database.fetch_in(
@@ -313,13 +328,14 @@ class AsyncPostgresMemoryStore(AsyncOnly):
     async def _write(self, conn: AsyncConn, batch: Batch, made: Plan) -> None:
         kept = [change for change in made.changes if change.row is not None]
         gone = [change.version.key for change in made.changes if change.row is None]
-        rows = [records.memory_row(change) for change in kept]
+        layout = self._database.layout
+        rows = [records.memory_row(change, layout) for change in kept]
         versions = [records.version_row(batch.namespace, change) for change in made.changes]
         if gone:
             where = {"namespace": records.encode(batch.namespace), "keys": gone}
             await self._database.fetch_in(conn, "delete_memories", where)
         if len(rows) >= COPIED_FROM and all(change.version.version == 1 for change in kept):
-            await self._database.copy_in(conn, "copy_memory", records.MEMORY_TYPES, rows)
+            await self._database.copy_in(conn, "copy_memory", records.memory_types(layout), rows)
             await self._database.copy_in(conn, "copy_version", records.VERSION_TYPES, versions)
         elif versions:
             await self._database.write_in(conn, "insert_memory", rows)
@@ -335,9 +351,10 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         return {text: self._fitting(vector) for text, vector in zip(texts, vectors, strict=True)}
 
     def _fitting(self, vector: list[float]) -> list[float]:
-        if len(vector) != self._dimension:
+        if self._model is None or len(vector) != self._model[1]:
+            held = self._model[1] if self._model else None
             raise EmbeddingMismatch(
-                f"The store's vectors have {self._dimension} dimensions, this one has {len(vector)}."
+                f"The store's vectors have {held} dimensions, this one has {len(vector)}."
             )
         return vector
 
@@ -346,13 +363,11 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         if not self._ready:
             async with self._opening:
                 if not self._ready:
-                    self._dimension = (
-                        self._fit(await self._database.open(self.language)) or await self._first()
-                    )
+                    self._model = self._fit(await self._database.open(self.language)) or await self._first()
                     self._ready = True
 
-    async def _first(self) -> int | None:
-        """The dimension of this store's vectors, noted in a database that holds none."""
+    async def _first(self) -> tuple[str, int] | None:
+        """The model of this store, noted in a database that holds no vectors."""
         if self.embeddings is None:
             return None
         # Measured and not believed: a wrong one would be noted for good.
@@ -361,15 +376,21 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             raise EmbeddingMismatch(f"The model makes vectors of {made} dimensions, not {self._dims}.")
         return self._fit(await self._database.record_model(embedding_name(self.embeddings), made))
 
-    def _fit(self, theirs: tuple[str, int] | None) -> int | None:
-        """The dimension of the vectors in the database, if they can be compared with this store's."""
-        if theirs is None:
-            return None
-        if self.embeddings is not None:
-            name, dimension = embedding_name(self.embeddings), self._dims or theirs[1]
-            if theirs != (name, dimension):
-                raise EmbeddingMismatch(
-                    f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
-                    f"this store was given {name} ({dimension})."
-                )
-        return theirs[1]
+    def _fit(self, theirs: tuple[str, int] | None) -> tuple[str, int] | None:
+        """The model whose vectors the database holds, if they can be compared with this store's."""
+        if theirs is not None and self.embeddings is not None:
+            _refuse_other(theirs, (embedding_name(self.embeddings), self._dims or theirs[1]))
+        return theirs
+
+    def _check_model(self, theirs: tuple[str, int]) -> None:
+        """That the database, while this batch writes to it, holds vectors of the model of this one's."""
+        assert self._model is not None  # noqa: S101 - there are vectors
+        _refuse_other(theirs, self._model)
+
+
+def _refuse_other(theirs: tuple[str, int], given: tuple[str, int]) -> None:
+    if theirs != given:
+        raise EmbeddingMismatch(
+            f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
+            f"this store was given {given[0]} ({given[1]}). {MENDING}"
+        )

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from langgraph.store.base import Item, ListNamespacesOp, SearchItem
-from pgvector import HalfVector
 from psycopg.types.json import Jsonb
 
 from memgraph_plugin.store.filters import to_jsonpath
 from memgraph_plugin.store.journal import Batch, Change, Row
+from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.ranking import estimate_tokens, unit
 from memgraph_plugin.types import Hit, Memory, MemoryVersion, Namespace, Receipt, Receipts
 
@@ -22,16 +22,11 @@ Record = Mapping[str, Any]
 
 SLOTS = 1_024
 
-MEMORY_TYPES = (
-    "text", "text", "text", "int4", "jsonb", "text", "text", "halfvec", "int4", "text", "int4", "float4",
-    "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "float8",
-)  # fmt: skip
-"""Column types of `copy_memory`; a binary copy must be told."""
-
 VERSION_TYPES = (
     "text", "text", "int4", "uuid", "text", "text", "text", "text[]", "text", "jsonb", "text", "text", "int4",
     "float4", "text", "timestamptz", "timestamptz", "timestamptz",
 )  # fmt: skip
+"""Column types of `copy_version`; a binary copy must be told."""
 
 
 def encode(namespace: Namespace) -> str:
@@ -127,12 +122,20 @@ def _version_of(record: Record, created_at: datetime) -> MemoryVersion:
     )
 
 
-def memory_row(change: Change) -> tuple[Any, ...]:
+def memory_types(layout: Layout) -> tuple[str, ...]:
+    """Column types of `copy_memory`."""
+    return (
+        "text", "text", "text", "int4", "jsonb", "text", "text", layout.vector_type, "int4", "text", "int4",
+        "float4", "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "float8",
+    )  # fmt: skip
+
+
+def memory_row(change: Change, layout: Layout) -> tuple[Any, ...]:
     """The parameters of `insert_memory`, in its order."""
     assert change.row is not None  # noqa: S101 - callers write only what is left
     m = change.row.memory
     vector = None if change.embedding is None else unit(change.embedding)
-    embedding = None if vector is None else HalfVector(list(vector))
+    embedding = None if vector is None else layout.vector(vector)
     return (
         encode(m.namespace), m.key, m.kind, m.version, Jsonb(m.value), m.text, change.row.language, embedding,
         m.tokens, m.session, m.position, m.importance, m.source, m.valid_from, m.created_at, m.updated_at,

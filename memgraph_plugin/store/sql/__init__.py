@@ -11,6 +11,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.store.layout import Layout
 
 _HERE = files(__package__)
 
@@ -27,17 +28,27 @@ def _files(folder: Traversable) -> list[Traversable]:
 _QUERIES = {
     name: statement
     for file in _files(_HERE)
-    if file.name != "schema.sql"
+    if file.name not in ("schema.sql", "pieces.sql")
     for name, statement in _named(file.read_text()).items()
 }
+# Without comments, which would end up in the middle of a line.
+_PIECES = _named(re.sub(r"^-- (?!name:).*\n", "", (_HERE / "pieces.sql").read_text(), flags=re.MULTILINE))
 SCHEMA = (_HERE / "schema.sql").read_text()
 MIGRATIONS = {int(file.name[:4]): file.read_text() for file in _files(_HERE / "migrations")}
 
 
 @cache
-def query(name: str, schema: str, scope: str = "exactly") -> LiteralString:
-    """The statement of that name, for one schema and one scope of namespaces."""
+def query(name: str, schema: str, scope: str = "exactly", layout: Layout = Layout()) -> LiteralString:  # noqa: B008
+    """The statement of that name, for one schema, one scope of namespaces and one layout of the tables."""
     if "%" in schema:
         raise ConfigurationError(f"A schema name cannot have a '%': {schema!r}")
-    text, condition = sql.SQL(_QUERIES[name]), sql.SQL(_QUERIES[scope])
-    return text.format(schema=sql.Identifier(schema), scope=condition).as_string()
+    known = {
+        "schema": sql.Identifier(schema),
+        "scope": sql.SQL(_QUERIES[scope]),
+        "vector_type": sql.SQL(layout.vector_type),
+    }
+    rows = "part_" if layout.partitions else ""
+    pieces = {"vector": "query_vector", "row": f"{rows}row", "that_row": f"that_{rows}row"}
+    for piece, text in pieces.items():
+        known[piece] = sql.SQL(_PIECES[text]).format(**known)
+    return sql.SQL(_QUERIES[name]).format(**known).as_string()

@@ -12,15 +12,14 @@ true
 
 -- name: recall
 -- BM25 and cosine of every row in scope, as z-scores, summed; the best lift their neighbours. One round trip.
--- Rows are told apart by ctid, which is unique as long as the table is not partitioned.
 WITH query AS MATERIALIZED (
     SELECT ordinal, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
     FROM unnest(tsvector_to_array({schema}.search_vector(%(language)s, %(query)s)))
         WITH ORDINALITY AS lexemes (lexeme, ordinal)
 ), rows AS MATERIALIZED (
-    SELECT memory.ctid AS id, position, terms, length(terms)::float8 AS length,
+    SELECT {row} AS id, position, terms, length(terms)::float8 AS length,
         CASE WHEN session IS NOT NULL THEN hashtextextended(session, hashtext(namespace)) END AS session,
-        1 - (embedding <=> %(vector)b::halfvec) AS cosine
+        1 - (embedding <=> {vector}) AS cosine
     FROM {schema}.memory
     WHERE {scope} AND (text <> '' OR embedding IS NOT NULL) -- a sealed memory has no text
         AND (expires_at IS NULL OR expires_at > now())
@@ -72,7 +71,7 @@ WITH query AS MATERIALIZED (
 )
 SELECT namespace, key, kind, version, value, text, tokens, session, position, importance, source,
     valid_from, valid_to, created_at, updated_at, expires_at, score, cosine, bm25
-FROM top JOIN {schema}.memory ON memory.ctid = top.id
+FROM top JOIN {schema}.memory ON {that_row}
 ORDER BY score DESC, key LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: latest
@@ -126,7 +125,8 @@ SELECT %(namespace)s::text, %(batch_id)s::uuid, %(idempotency_key)s::text, %(act
     %(receipts)s::jsonb, clock_timestamp()
 FROM turn
 ON CONFLICT (namespace, idempotency_key) DO NOTHING
-RETURNING recorded_at
+RETURNING recorded_at, (SELECT name FROM {schema}.embedding_model) AS model,
+    (SELECT dimension FROM {schema}.embedding_model) AS dimension
 
 -- name: close_batch
 UPDATE {schema}.operation_batch SET receipts = %(receipts)s WHERE namespace = %(namespace)s AND batch_id = %(batch_id)s
@@ -194,3 +194,10 @@ SELECT max(number) FROM {schema}.migration
 
 -- name: languages
 SELECT cfgname::text FROM pg_ts_config
+
+-- name: layout
+-- How the tables lie on disk, as the catalog has it.
+SELECT typname AS vector_type, (SELECT count(*) FROM pg_inherits WHERE inhparent = memory.oid)::integer AS partitions
+FROM pg_class AS memory JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    JOIN pg_attribute ON attrelid = memory.oid AND attname = 'embedding' JOIN pg_type ON pg_type.oid = atttypid
+WHERE nspname = %(schema)s AND relname = 'memory'
