@@ -18,6 +18,7 @@ from memgraph_plugin.errors import (
     SchemaOutOfDate,
     StoreError,
 )
+from memgraph_plugin.store.vectors import MENDING
 
 CONNECT_TIMEOUT = 5
 """Seconds that a host has to answer, where the connection string says nothing else."""
@@ -28,9 +29,6 @@ RETRIED = (
     psycopg.errors.UniqueViolation,
 )
 """What another writer can cause: the transaction is run again."""
-
-MENDING = "Open it with the model that the database names, or run `memgraph-plugin migrate --reembed`."
-"""What to do about vectors of another model."""
 
 _OTHER_MODEL = "MGP01"
 """The SQLSTATE of `refuse_model`."""

@@ -21,6 +21,7 @@ from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppabl
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.vectors import Model, model_of
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -53,10 +54,9 @@ class Database:
 
     def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        layout = {"partitions": partitions, "vector_type": vector_type}
-        return schema.migrate(self._conninfo, self.db_schema, **layout)
+        return schema.migrate(self._conninfo, self.db_schema, partitions, vector_type)
 
-    def open(self, language: str) -> tuple[str, int] | None:
+    def open(self, language: str) -> Model | None:
         """Check that the schema and the language fit, and open the pool.
 
         Returns: name and dimension of the model whose vectors the database holds; None where it holds none.
@@ -80,13 +80,13 @@ class Database:
                 connection_class=_Pooled,
             )
             self._pool.open()
-        return (found[0]["name"], found[0]["dimension"]) if found else None
+        return model_of(found[0]) if found else None
 
-    def record_model(self, name: str, dimension: int) -> tuple[str, int]:
+    def record_model(self, name: str, dimension: int) -> Model:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
         self.fetch("record_embedding_model", {"name": name, "dimension": dimension})
         found = self.fetch("embedding_model", {})
-        return found[0]["name"], found[0]["dimension"]
+        return model_of(found[0])
 
     def close(self) -> None:
         if self._pool is not None:

@@ -20,6 +20,7 @@ from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppabl
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.vectors import Model, model_of
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -52,10 +53,11 @@ class AsyncDatabase:
 
     async def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        layout = {"partitions": partitions, "vector_type": vector_type}
-        return await asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema, **layout)
+        return await asyncio.to_thread(
+            schema.migrate, self._conninfo, self.db_schema, partitions, vector_type
+        )
 
-    async def open(self, language: str) -> tuple[str, int] | None:
+    async def open(self, language: str) -> Model | None:
         """Check that the schema and the language fit, and open the pool.
 
         Returns: name and dimension of the model whose vectors the database holds; None where it holds none.
@@ -79,13 +81,13 @@ class AsyncDatabase:
                 connection_class=_Pooled,
             )
             await self._pool.open()
-        return (found[0]["name"], found[0]["dimension"]) if found else None
+        return model_of(found[0]) if found else None
 
-    async def record_model(self, name: str, dimension: int) -> tuple[str, int]:
+    async def record_model(self, name: str, dimension: int) -> Model:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
         await self.fetch("record_embedding_model", {"name": name, "dimension": dimension})
         found = await self.fetch("embedding_model", {})
-        return found[0]["name"], found[0]["dimension"]
+        return model_of(found[0])
 
     async def close(self) -> None:
         if self._pool is not None:

@@ -21,7 +21,7 @@ _PARTITIONED = re.compile(r"CREATE TABLE (\w+) \([^;]*?\n\) (/\* or partitioned 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """`partitions`: by hash of the namespace; 0: none. `vector_type`: halfvec takes half the room of vector."""
+    """`partitions`: by hash of the namespace; 0: none. `vector_type`: halfvec takes half the room."""
 
     partitions: int = 0
     vector_type: VectorType = "halfvec"
@@ -56,8 +56,7 @@ class Layout:
         text = re.sub(r"\bhalfvec\b", self.vector_type, text)
         if not self.partitions:
             return text
-        parts = f"CREATE TYPE place AS (part oid, line tid);\n\n{_PARTITIONED.sub(self._partitioned, text)}"
-        return parts
+        return f"CREATE TYPE place AS (part oid, line tid);\n\n{_PARTITIONED.sub(self._partitioned, text)}"
 
     def _partitioned(self, found: re.Match[str]) -> str:
         """A table and its partitions. Nobody reads those but through the table, whose policies then hold."""

@@ -24,7 +24,6 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, Memory
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
-from memgraph_plugin.store.connection import MENDING
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.layout import VectorType
@@ -38,6 +37,7 @@ from memgraph_plugin.store.storable import (
     storable_operations,
     storable_ops,
 )
+from memgraph_plugin.store.vectors import Model, fitting, refuse_other
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
@@ -99,7 +99,7 @@ class PostgresMemoryStore(MemoryStore):
         self.language = language
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
-        self._model: tuple[str, int] | None = None
+        self._model: Model | None = None
         self._ready = False
         self._opening = threading.Lock()
         if sealer is not None and self.embeddings is None:
@@ -272,7 +272,7 @@ class PostgresMemoryStore(MemoryStore):
             return self._database.fetch("latest", parameters, scope)
         vector = None
         if self.embeddings is not None:
-            towards = unit(self._fitting(self.embeddings.embed_query(text)))
+            towards = unit(fitting(self.embeddings.embed_query(text), self._model))
             vector = None if towards is None else self._database.layout.vector(towards)
         model, dimension = self._model or (None, None)
         parameters |= {"vector": vector, "model": model, "dimension": dimension}
@@ -300,8 +300,7 @@ class PostgresMemoryStore(MemoryStore):
         batch = records.opened(batch, opened[0])
         made = self._plan(conn, batch, operations, keys)
         if any(change.embedding is not None for change in made.changes):
-            self._check_model((opened[0]["model"], opened[0]["dimension"]))
-        self._write(conn, batch, made)
+            refuse_other((opened[0]["model"], opened[0]["dimension"]), self._model or ("", 0))
         stored = sealed(self._sealer, head["namespace"], made)
         self._write(conn, batch, stored)
         self._database.fetch_in(
@@ -343,15 +342,7 @@ class PostgresMemoryStore(MemoryStore):
         if self.embeddings is None or not texts:
             return {}
         vectors = self.embeddings.embed_documents(texts)
-        return {text: self._fitting(vector) for text, vector in zip(texts, vectors, strict=True)}
-
-    def _fitting(self, vector: list[float]) -> list[float]:
-        if self._model is None or len(vector) != self._model[1]:
-            held = self._model[1] if self._model else None
-            raise EmbeddingMismatch(
-                f"The store's vectors have {held} dimensions, this one has {len(vector)}."
-            )
-        return vector
+        return {text: fitting(vector, self._model) for text, vector in zip(texts, vectors, strict=True)}
 
     def _open(self) -> None:
         if not self._ready:
@@ -360,7 +351,7 @@ class PostgresMemoryStore(MemoryStore):
                     self._model = self._fit(self._database.open(self.language)) or self._first()
                     self._ready = True
 
-    def _first(self) -> tuple[str, int] | None:
+    def _first(self) -> Model | None:
         """The model of this store, noted in a database that holds no vectors."""
         if self.embeddings is None:
             return None
@@ -370,21 +361,8 @@ class PostgresMemoryStore(MemoryStore):
             raise EmbeddingMismatch(f"The model makes vectors of {made} dimensions, not {self._dims}.")
         return self._fit(self._database.record_model(embedding_name(self.embeddings), made))
 
-    def _fit(self, theirs: tuple[str, int] | None) -> tuple[str, int] | None:
+    def _fit(self, theirs: Model | None) -> Model | None:
         """The model whose vectors the database holds, if they can be compared with this store's."""
         if theirs is not None and self.embeddings is not None:
-            _refuse_other(theirs, (embedding_name(self.embeddings), self._dims or theirs[1]))
+            refuse_other(theirs, (embedding_name(self.embeddings), self._dims or theirs[1]))
         return theirs
-
-    def _check_model(self, theirs: tuple[str, int]) -> None:
-        """That the database, while this batch writes to it, holds vectors of the model of this one's."""
-        assert self._model is not None  # noqa: S101 - there are vectors
-        _refuse_other(theirs, self._model)
-
-
-def _refuse_other(theirs: tuple[str, int], given: tuple[str, int]) -> None:
-    if theirs != given:
-        raise EmbeddingMismatch(
-            f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
-            f"this store was given {given[0]} ({given[1]}). {MENDING}"
-        )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psycopg
 from psycopg import sql
-from psycopg.rows import dict_row
+from psycopg.rows import dict_row, scalar_row
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store.connection import checked_conninfo, translated
@@ -25,7 +26,7 @@ TABLE_SECONDS = 5
 
 
 def migrate(
-    conninfo: str, schema: str, *, partitions: int | None = None, vector_type: str | None = None
+    conninfo: str, schema: str, partitions: int | None = None, vector_type: str | None = None
 ) -> list[int]:
     """Bring the schema up to date; the numbers of the migrations that it took, none where it was.
 
@@ -57,23 +58,21 @@ def migrate(
 
 
 def pending(
-    conninfo: str, schema: str, *, partitions: int | None = None, vector_type: str | None = None
+    conninfo: str, schema: str, partitions: int | None = None, vector_type: str | None = None
 ) -> list[int]:
     """The numbers of the migrations that `migrate` would take. Changes nothing; raises as `migrate`."""
     with _connected(conninfo) as conn:
         return _pending(conn, schema, partitions, vector_type)[1]
 
 
-def script(
-    conninfo: str, schema: str, *, partitions: int | None = None, vector_type: str | None = None
-) -> str:
+def script(conninfo: str, schema: str, partitions: int | None = None, vector_type: str | None = None) -> str:
     """What `migrate` would do, as SQL that somebody else may run. Changes nothing; raises as `migrate`."""
     with _connected(conninfo) as conn:
         before, numbers = _pending(conn, schema, partitions, vector_type)
         if not numbers:
             return f"-- Schema {schema} is at {NEWEST}: nothing to do.\n"
         parts = [
-            f"-- Schema {schema}, from {before} to {NEWEST}. Stop at the first error: psql -v ON_ERROR_STOP=1 -f",
+            f"-- Schema {schema}, from {before} to {NEWEST}. To stop at an error: psql -v ON_ERROR_STOP=1 -f",
             "BEGIN;",
             f"{_turn(schema)};",
             _only_from(conn, schema, before),
@@ -84,7 +83,7 @@ def script(
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-def current_version(conn: psycopg.Connection, schema: str) -> int:
+def current_version(conn: psycopg.Connection[Any], schema: str) -> int:
     """The number of the last migration that was applied; 0 where there is nothing yet."""
     # Read from the catalog, since `to_regclass` may remember that a table which now exists did not.
     found = conn.execute(
@@ -94,11 +93,11 @@ def current_version(conn: psycopg.Connection, schema: str) -> int:
     ).fetchone()
     if found is None:
         return 0
-    newest = conn.execute(query("schema_version", schema)).fetchone()
-    return int(newest[0]) if newest and newest[0] else 0
+    with conn.cursor(row_factory=scalar_row) as cursor:
+        return cursor.execute(query("schema_version", schema)).fetchone() or 0
 
 
-def current_layout(conn: psycopg.Connection, schema: str) -> Layout:
+def current_layout(conn: psycopg.Connection[Any], schema: str) -> Layout:
     """How the tables of this schema lie."""
     with conn.cursor(row_factory=dict_row) as cursor:
         found = cursor.execute(query("layout", schema), {"schema": schema}).fetchone()
@@ -120,7 +119,7 @@ def _connected(conninfo: str) -> Iterator[psycopg.Connection]:
 
 
 def _pending(
-    conn: psycopg.Connection, schema: str, partitions: int | None, vector_type: str | None
+    conn: psycopg.Connection[Any], schema: str, partitions: int | None, vector_type: str | None
 ) -> tuple[int, list[int]]:
     """The version that there is, and the migrations that are missing."""
     version = current_version(conn, schema)
@@ -148,23 +147,23 @@ def _turn(schema: str) -> str:
     )
 
 
-def _steps(conn: psycopg.Connection, schema: str, version: int, layout: Layout) -> Iterator[str]:
+def _steps(conn: psycopg.Connection[Any], schema: str, version: int, layout: Layout) -> Iterator[str]:
     """The SQL from one version to the newest, to be run in one transaction."""
     name = sql.Identifier(schema)
     yield f"SET LOCAL lock_timeout = '{TABLE_SECONDS}s';"
     yield sql.SQL("CREATE SCHEMA IF NOT EXISTS {};").format(name).as_string(conn)
     # In front of what is there: pgvector may be in a schema of its own.
     path = "concat_ws(', ', {}::text, nullif(current_setting('search_path'), ''))"
-    in_front = sql.SQL("SELECT set_config('search_path', " + path + ", true);")  # type: ignore[arg-type]
+    in_front = sql.SQL("SELECT set_config('search_path', " + path + ", true);")
     yield in_front.format(name.as_string(conn)).as_string(conn)
     # Of every row, where row-level security binds whoever migrates.
     yield "SELECT set_config('memgraph_plugin.scope', '.', true);"
     numbers = [number for number in sorted(MIGRATIONS) if number > version]
     yield from [MIGRATIONS[number] for number in numbers] if version else [layout.schema(SCHEMA)]
-    yield f"INSERT INTO migration (number) VALUES {', '.join(f'({number})' for number in numbers)};"
+    yield f"INSERT INTO migration (number) SELECT unnest(ARRAY{numbers});"
 
 
-def _only_from(conn: psycopg.Connection, schema: str, version: int) -> str:
+def _only_from(conn: psycopg.Connection[Any], schema: str, version: int) -> str:
     """Fails where the schema is no longer at this version."""
     if not version:
         return "-- Where the tables are there already, this fails and changes nothing."

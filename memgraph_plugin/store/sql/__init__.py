@@ -48,7 +48,7 @@ def query(name: str, schema: str, scope: str = "exactly", layout: Layout = Layou
         "vector_type": sql.SQL(layout.vector_type),
     }
     rows = "part_" if layout.partitions else ""
-    pieces = {"vector": "query_vector", "row": f"{rows}row", "that_row": f"that_{rows}row"}
+    pieces = {"vector": "query_vector", "row": f"{rows}row", "that_row": f"that_{rows}row", "said": "said"}
     for piece, text in pieces.items():
         known[piece] = sql.SQL(_PIECES[text]).format(**known)
     return sql.SQL(_QUERIES[name]).format(**known).as_string()

@@ -1,4 +1,4 @@
--- Pieces that statements say as {vector}, {row} and {that_row}.
+-- Pieces that statements say as {vector}, {row}, {that_row} and {said}.
 
 -- name: query_vector
 -- The vector of a question. Where another model made those in the database, the statement fails, naming both.
@@ -21,3 +21,7 @@ ROW(memory.tableoid, memory.ctid)::{schema}.place
 
 -- name: that_part_row
 memory.tableoid = (top.id).part AND memory.ctid = (top.id).line AND {scope}
+
+-- name: said
+-- Whether there is a text to embed; a sealed memory may have one.
+(memory.text ~ '\S' OR memory.value ? '$sealed')
