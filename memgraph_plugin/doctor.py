@@ -209,7 +209,8 @@ def _embeddings(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
         return Finding("ok", "embeddings", f"{configured}; the database holds no vectors yet")
     if stored[0] != configured:
         found = f"configured is {configured}, the database holds vectors of {stored[0]}"
-        return Finding("fail", "embeddings", found, f"set MEMGRAPH_PLUGIN_EMBEDDINGS={stored[0]}")
+        advice = f"set MEMGRAPH_PLUGIN_EMBEDDINGS={stored[0]}, or run: memgraph-plugin migrate --reembed"
+        return Finding("fail", "embeddings", found, advice)
     return Finding("ok", "embeddings", f"{configured} ({stored[1]} dimensions), as in the database")
 
 

@@ -1,4 +1,4 @@
-"""Another embedding model, or vectors that were missing: online, resumable, and never two models side by side."""
+"""Another embedding model, or vectors that were missing: online, resumable, never two models at once."""
 
 from __future__ import annotations
 
@@ -82,9 +82,7 @@ def test_all_memories_get_vectors_of_the_new_model(
         for user in range(5):
             store.apply(("u", str(user)), [Insert(text=f"note {i} of {user}") for i in range(12)])
     told: list[tuple[int, int]] = []
-    done = reembed(
-        empty_dsn, "memgraph_plugin", NEW, progress=lambda done, total: told.append((done, total))
-    )
+    done = reembed(empty_dsn, "memgraph_plugin", NEW, progress=lambda done, total: told.append((done, total)))
     assert (done.before, done.model, done.embedded) == (("hashing:256", 256), ("hashing:64", 64), 60)
     assert told[0] == (0, 60)
     assert told[-1] == (60, 60)
@@ -151,7 +149,8 @@ def test_a_run_that_was_stopped_goes_on(
     assert rows(dsn, VECTORS) == [(60, 59, 64)]
     with PostgresMemoryStore(dsn, embeddings=NEW) as now:
         assert now.recall(ADA, "milk")[0].cosine == pytest.approx(
-            sum(a * b for a, b in zip(NEW.embed_query("milk"), NEW.embed_query("likes milk"), strict=True)), abs=1e-2
+            sum(a * b for a, b in zip(NEW.embed_query("milk"), NEW.embed_query("likes milk"), strict=True)),
+            abs=1e-2,
         )
 
 
@@ -217,7 +216,9 @@ def test_readers_and_writers_go_on_meanwhile(
             while not stop.is_set():
                 i += 1
                 try:
-                    mine.apply(ADA, [Insert(text=f"new {n} {i}"), Update(key=f"k{i % 60:03}", text=f"now {n} {i}")])
+                    mine.apply(
+                        ADA, [Insert(text=f"new {n} {i}"), Update(key=f"k{i % 60:03}", text=f"now {n} {i}")]
+                    )
                     assert mine.recall(ADA, "note")[0].cosine is not None
                     outcomes.append("done")
                 except EmbeddingMismatch:
@@ -239,7 +240,9 @@ def test_readers_and_writers_go_on_meanwhile(
     assert outcomes.count("refused") == 3
     assert set(outcomes) == {"done", "refused"}
     with psycopg.connect(dsn) as conn:
-        held = conn.execute("SELECT text, embedding::text FROM memgraph_plugin.memory WHERE text <> ''").fetchall()
+        held = conn.execute(
+            "SELECT text, embedding::text FROM memgraph_plugin.memory WHERE text <> ''"
+        ).fetchall()
     for text, embedding in held:
         vector = [float(x) for x in embedding.strip("[]").split(",")]
         right = Renamed().embed_query(text)
@@ -272,8 +275,8 @@ def test_sealed_memories_are_opened_to_be_embedded(dsn: str) -> None:
 def test_an_index_of_vectors_makes_room(dsn: str, store: PostgresMemoryStore) -> None:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(
-            "CREATE INDEX big ON memgraph_plugin.memory USING hnsw ((embedding::halfvec(256)) halfvec_cosine_ops) "
-            "WHERE namespace = 'memories.ada'"
+            "CREATE INDEX big ON memgraph_plugin.memory USING hnsw "
+            "((embedding::halfvec(256)) halfvec_cosine_ops) WHERE namespace = 'memories.ada'"
         )
     done = reembed(dsn, "memgraph_plugin", NEW)
     assert len(done.dropped_indexes) == 1

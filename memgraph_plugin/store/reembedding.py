@@ -69,11 +69,19 @@ def reembed(
         StoreError: another run is at work, or writers did not let the cut-over in; what was made stays made.
     """
     with translated(), closing(_connected(conninfo)) as conn, _alone(conn, db_schema):
-        if schema.current_version(conn, db_schema) != schema.NEWEST:
-            raise SchemaOutOfDate
-        register_vector(conn)
-        layout = schema.current_layout(conn, db_schema)
-        return _Work(conn, db_schema, layout, embeddings, sealer, progress).run()
+        return _work(conn, db_schema, embeddings, sealer, progress).run()
+
+
+def missing(conninfo: str, db_schema: str, embeddings: Embeddings) -> tuple[Model | None, int]:
+    """Whose vectors there are, and how many `reembed` would make. Changes nothing; raises as `reembed`."""
+    with translated(), closing(_connected(conninfo)) as conn:
+        work = _work(conn, db_schema, embeddings)
+        (counted,) = work.execute("count_vectors")
+        before = work.noted()
+        if before not in (None, work.model):
+            awaited = work.execute("next_model") == [work.named()]
+            (counted,) = work.execute("count_next") if awaited else [{**counted, "done": 0}]
+        return before, counted["total"] - counted["done"]
 
 
 @dataclass(slots=True)
@@ -92,17 +100,17 @@ class _Work:
         self.model = embedding_name(self.embeddings), len(self.embeddings.embed_query("dimension"))
 
     def run(self) -> Reembedded:
-        before = self._noted()
+        before = self.noted()
         if before is None:
-            self._execute("record_embedding_model", **self._named())
+            self.execute("record_embedding_model", **self.named())
         elif before != self.model:
             return self._change(before)
-        self._execute("await_model", name=None, dimension=None)
+        self.execute("await_model", name=None, dimension=None)
         self._fill()
         return Reembedded(before, self.model, self.embedded)
 
     def _change(self, before: Model) -> Reembedded:
-        self._execute("await_model", **self._named())
+        self.execute("await_model", **self.named())
         left = float("inf")
         # Those that changed meanwhile, until they are few, or no longer fewer.
         while BATCH < (made := self._pass("texts_without_next", "keep_next", "count_next")) < left:
@@ -120,12 +128,12 @@ class _Work:
 
     def _pass(self, missing: str, keep: str, count: str) -> int:
         """Embed what is missing, once through; how many texts that were."""
-        (counted,) = self._execute(count)
+        (counted,) = self.execute(count)
         done, total = counted["done"], counted["total"]
         after = {"namespace": "", "key": ""}
         made = 0
         self._tell(done, total)
-        while page := self._execute(missing, **after, limit=BATCH):
+        while page := self.execute(missing, **after, limit=BATCH):
             # No transaction is open while the model runs.
             rows = self._embedded(page)
             with self.conn.transaction(), self.conn.cursor() as cursor:
@@ -144,7 +152,7 @@ class _Work:
         by_text = dict(zip(texts, vectors, strict=True))
         return [
             {
-                **self._named(),
+                **self.named(),
                 **{name: record[name] for name in ("namespace", "key", "version")},
                 "vector": None if (vector := by_text.get(text)) is None else self.layout.vector(vector),
             }
@@ -157,7 +165,7 @@ class _Work:
 
     def _drop_indexes(self) -> tuple[str, ...]:
         """Drop the indexes of vectors; who reads and writes goes on, and searches exactly."""
-        found = self._execute("vector_indexes", schema=self.db_schema)
+        found = self.execute("vector_indexes", schema=self.db_schema)
         for index in found:
             drop = "DROP INDEX {}.{}" if self.layout.partitions else "DROP INDEX CONCURRENTLY IF EXISTS {}.{}"
             self.conn.execute(
@@ -169,27 +177,40 @@ class _Work:
         try:
             with self.conn.transaction():
                 self.conn.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'".encode())
-                self._execute("hold_writers")
-                self._execute("drop_other_vectors")
-                self._execute("take_next_vectors")
-                self._execute("take_next_model")
-                self._execute("forget_next_vectors")
+                self.execute("hold_writers")
+                self.execute("drop_other_vectors")
+                self.execute("take_next_vectors")
+                self.execute("take_next_model")
+                self.execute("forget_next_vectors")
         except psycopg.errors.LockNotAvailable as error:
             raise StoreError(
                 f"The vectors are made, and not yet in use: for {LOCK_SECONDS} s, transactions that write "
                 "did not end. See pg_stat_activity; then run this again, which will take a moment."
             ) from error
 
-    def _noted(self) -> Model | None:
-        found = self._execute("embedding_model")
+    def noted(self) -> Model | None:
+        found = self.execute("embedding_model")
         return model_of(found[0]) if found else None
 
-    def _named(self) -> dict[str, Any]:
+    def named(self) -> dict[str, Any]:
         return {"name": self.model[0], "dimension": self.model[1]}
 
-    def _execute(self, statement: str, /, **parameters: Any) -> list[Record]:
+    def execute(self, statement: str, /, **parameters: Any) -> list[Record]:
         cursor = self.conn.execute(query(statement, self.db_schema, layout=self.layout), parameters)
         return cursor.fetchall() if cursor.description else []
+
+
+def _work(
+    conn: psycopg.Connection[Record],
+    db_schema: str,
+    embeddings: Embeddings,
+    sealer: Sealer | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> _Work:
+    if schema.current_version(conn, db_schema) != schema.NEWEST:
+        raise SchemaOutOfDate
+    register_vector(conn)
+    return _Work(conn, db_schema, schema.current_layout(conn, db_schema), embeddings, sealer, progress)
 
 
 def _connected(conninfo: str) -> psycopg.Connection[Record]:

@@ -8,6 +8,9 @@ WITH changed AS (
 )
 DELETE FROM {schema}.embedding_next WHERE EXISTS (SELECT FROM changed)
 
+-- name: next_model
+SELECT next_name AS name, next_dimension AS dimension FROM {schema}.embedding_model
+
 -- name: count_next
 -- Texts in all, and those of them whose next vector is there.
 SELECT count(*) AS total, count(made.version) AS done
