@@ -110,5 +110,9 @@ CREATE TABLE memory_version (
     valid_from timestamptz,
     expires_at timestamptz,
     recorded_at timestamptz NOT NULL,
+    valid_to timestamptz,
+    language text,
+    ttl double precision, -- minutes
+    restores integer, -- the version that an undo went back to
     PRIMARY KEY (namespace, key, version)
 );
