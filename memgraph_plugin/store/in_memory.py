@@ -26,7 +26,7 @@ from langgraph.store.base import (
     TTLConfig,
 )
 
-from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import EmbeddingMismatch
 from memgraph_plugin.store.base import embedder
 from memgraph_plugin.store.entry import Entry, embedded, entry_of, ranked
 from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
@@ -34,20 +34,16 @@ from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.storable import (
     check_batch,
-    check_key,
-    check_namespace,
     check_recall,
     storable_operations,
     storable_ops,
 )
 from memgraph_plugin.store.table import Table
-from memgraph_plugin.store.timeline import history_of
 from memgraph_plugin.types import (
     Hit,
     LoggedBatch,
     Memory,
     MemoryKind,
-    MemoryVersion,
     Namespace,
     Operation,
     Receipts,
@@ -161,15 +157,6 @@ class InMemoryMemoryStore(InMemoryPast):
         entries, texts = self._readable(namespace, query, kinds, filter, valid_at, known_at)
         vectors = await self._aembed(texts, [query] if query.strip() else [])
         return within_budget(self._hits(entries, query, vectors, max(k, 0)), token_budget)
-
-    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        check_namespace(namespace)
-        check_key(key, "key")
-        with self._lock:
-            versions = [line.version for line in self._table.lines(namespace, key)]
-        if not versions:
-            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
-        return copy.deepcopy(history_of(versions))
 
     # Vectors.
 

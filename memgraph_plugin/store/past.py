@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from memgraph_plugin.errors import BatchNotFound
+from memgraph_plugin.errors import BatchNotFound, MemoryNotFound
 from memgraph_plugin.store import records, timeline
 from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore
 from memgraph_plugin.store.database import Database, Record
 from memgraph_plugin.store.entry import embedded, entry_of, ranked, unembedded
 from memgraph_plugin.store.journal import Row, Step
-from memgraph_plugin.store.storable import check_batch, check_kinds, check_moments, check_namespace
-from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryKind, Namespace, Receipts
+from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
+from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Receipts
 
 
 class Past(MemoryStore):
@@ -23,6 +23,16 @@ class Past(MemoryStore):
 
     language: str
     _database: Database
+
+    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        check_namespace(namespace)
+        check_key(key, "key")
+        self._open()
+        where = {"namespace": records.encode(namespace), "keys": [key]}
+        found = self._database.fetch("history", where)
+        if not found:
+            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
+        return timeline.history_of([line.version for line in records.histories_of(found)[key]])
 
     def as_of(
         self,

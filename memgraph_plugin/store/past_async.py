@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from memgraph_plugin.errors import BatchNotFound
+from memgraph_plugin.errors import BatchNotFound, MemoryNotFound
 from memgraph_plugin.store import records, timeline
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database_async import AsyncDatabase, Record
 from memgraph_plugin.store.entry import embedded, entry_of, ranked, unembedded
 from memgraph_plugin.store.journal import Row, Step
-from memgraph_plugin.store.storable import check_batch, check_kinds, check_moments, check_namespace
-from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryKind, Namespace, Receipts
+from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
+from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Receipts
 
 
 class AsyncPast(AsyncOnly):
@@ -23,6 +23,16 @@ class AsyncPast(AsyncOnly):
 
     language: str
     _database: AsyncDatabase
+
+    async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        check_namespace(namespace)
+        check_key(key, "key")
+        await self._open()
+        where = {"namespace": records.encode(namespace), "keys": [key]}
+        found = await self._database.fetch("history", where)
+        if not found:
+            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
+        return timeline.history_of([line.version for line in records.histories_of(found)[key]])
 
     async def aas_of(
         self,

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from memgraph_plugin.errors import BatchNotFound
+from memgraph_plugin.errors import BatchNotFound, MemoryNotFound
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.entry import Entry, entry_of, unembedded
 from memgraph_plugin.store.journal import Batch, Row, Step, texts_to_embed
-from memgraph_plugin.store.storable import check_batch, check_kinds, check_moments, check_namespace
+from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
 from memgraph_plugin.store.table import Table
-from memgraph_plugin.store.timeline import Moment, believed, checked_batch_id, undoing
-from memgraph_plugin.types import LoggedBatch, Memory, MemoryKind, Namespace, Receipts
+from memgraph_plugin.store.timeline import Moment, believed, checked_batch_id, history_of, undoing
+from memgraph_plugin.types import LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Receipts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +30,19 @@ class Vectors:
 
 
 class InMemoryPast(MemoryStore):
-    """`as_of`, `log`, `undo`, and what of the past `recall` ranks."""
+    """`history`, `as_of`, `log`, `undo`, and what of the past `recall` ranks."""
 
     _lock: threading.RLock
     _table: Table
+
+    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
+        check_namespace(namespace)
+        check_key(key, "key")
+        with self._lock:
+            versions = [line.version for line in self._table.lines(namespace, key)]
+        if not versions:
+            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
+        return copy.deepcopy(history_of(versions))
 
     def as_of(
         self,

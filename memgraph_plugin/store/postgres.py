@@ -22,7 +22,7 @@ from langgraph.store.base import (
 )
 from pgvector import HalfVector
 
-from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
@@ -41,14 +41,11 @@ from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budg
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
     check_batch,
-    check_key,
-    check_namespace,
     check_recall,
     storable_operations,
     storable_ops,
 )
-from memgraph_plugin.store.timeline import history_of
-from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -194,16 +191,6 @@ class PostgresMemoryStore(Past):
         found = self._search("exactly", namespace, query, filter, wanted)
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
-
-    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        check_namespace(namespace)
-        check_key(key, "key")
-        self._open()
-        where = {"namespace": records.encode(namespace), "keys": [key]}
-        found = self._database.fetch("history", where)
-        if not found:
-            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
-        return history_of([line.version for line in records.histories_of(found)[key]])
 
     # LangGraph's operations.
 
