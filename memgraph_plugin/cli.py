@@ -9,7 +9,16 @@ import typer
 import typer.core
 
 from memgraph_plugin import __version__
-from memgraph_plugin.commands import assistant, database, evaluations, maintenance, memories, models, sealing
+from memgraph_plugin.commands import (
+    assistant,
+    database,
+    evaluations,
+    log,
+    maintenance,
+    memories,
+    models,
+    sealing,
+)
 from memgraph_plugin.errors import MemgraphPluginError
 
 
@@ -49,6 +58,8 @@ app.command("chat")(assistant.chat)
 app.command("ingest")(memories.ingest)
 app.command("search")(memories.search)
 app.command("history")(memories.history)
+app.command("log")(log.log)
+app.command("undo")(log.undo)
 app.command("migrate")(database.migrate)
 app.command("maintain")(maintenance.maintain)
 app.command("seal")(sealing.seal)

@@ -7,6 +7,7 @@ MemgraphPluginError
 ├── StoreError                  the database refused, or is not there
 │   ├── DatabaseUnavailable     no connection could be made
 │   ├── MemoryNotFound
+│   ├── BatchNotFound
 │   ├── VersionConflict
 │   ├── SchemaOutOfDate
 │   ├── EmbeddingMismatch       the store was filled by another embedding model
@@ -54,6 +55,10 @@ class DatabaseUnavailable(StoreError):
 
 class MemoryNotFound(StoreError):
     """There is no such memory in this namespace."""
+
+
+class BatchNotFound(StoreError):
+    """There is no such batch in this namespace; `memgraph-plugin log` lists them."""
 
 
 class VersionConflict(StoreError):

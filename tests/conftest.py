@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-for contract in ("store", "langgraph", "operations", "recall"):
+for contract in ("store", "langgraph", "operations", "recall", "time", "undo"):
     pytest.register_assert_rewrite(f"memgraph_plugin.testing.{contract}_contract")
 
 from memgraph_plugin.store import schema  # noqa: E402

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
@@ -20,25 +21,32 @@ from langgraph.store.base import (
     TTLConfig,
 )
 
-from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
+from memgraph_plugin.store.base import MAX_RESULTS, embedder
 from memgraph_plugin.store.database import Conn, Database, Record
-from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.journal import (
+    Batch,
+    Plan,
+    Step,
+    check_dimension,
+    named_keys,
+    plan,
+    texts_to_embed,
+)
 from memgraph_plugin.store.layout import VectorType
+from memgraph_plugin.store.past import Past
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
     check_batch,
-    check_key,
-    check_namespace,
     check_recall,
     storable_operations,
     storable_ops,
 )
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
-from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -52,7 +60,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(MemoryStore):
+class PostgresMemoryStore(Past):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -166,19 +174,9 @@ class PostgresMemoryStore(MemoryStore):
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
             return replayed
-        batch = Batch(
-            namespace=namespace,
-            language=self.language,
-            vectors=self._embed(texts_to_embed(operations, None)),
-            idempotency_key=idempotency_key,
-            actor=actor,
-            policy=policy,
+        return self._commit(
+            namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
         )
-
-        def write(conn: Conn) -> Receipts:
-            return self._apply(conn, batch, operations)
-
-        return self._database.transaction(write)
 
     def recall(
         self,
@@ -189,23 +187,18 @@ class PostgresMemoryStore(MemoryStore):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
         limit = min(max(k, 0), MAX_RESULTS)
+        if valid_at is not None or known_at is not None:
+            hits = self._recall_past(namespace, query, kinds, filter, valid_at, known_at)
+            return within_budget(hits[:limit], token_budget)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
         found = self._search("exactly", namespace, query, filter, wanted)
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
-
-    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        check_namespace(namespace)
-        check_key(key, "key")
-        self._open()
-        where = {"namespace": records.encode(namespace), "key": key}
-        found = self._database.fetch("history", where)
-        if not found:
-            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
-        return records.versions_of(found)
 
     # LangGraph's operations.
 
@@ -270,10 +263,8 @@ class PostgresMemoryStore(MemoryStore):
         self._open()
         if not text.strip():
             return self._database.fetch("latest", parameters, scope)
-        vector = None
-        if self.embeddings is not None:
-            towards = unit(fitting(self.embeddings.embed_query(text), self._model))
-            vector = None if towards is None else self._database.layout.vector(towards)
+        towards = self._towards(text)
+        vector = None if towards is None else self._database.layout.vector(towards)
         model, dimension = self._model or (None, None)
         parameters |= {"vector": vector, "model": model, "dimension": dimension}
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
@@ -290,7 +281,17 @@ class PostgresMemoryStore(MemoryStore):
         found = self._database.fetch("replayed_batch", where)
         return records.receipts_of(found[0]) if found else None
 
-    def _apply(self, conn: Conn, batch: Batch, operations: Sequence[Operation | PutOp]) -> Receipts:
+    def _commit(self, namespace: Namespace, operations: Sequence[Step], **options: Any) -> Receipts:
+        """One batch, embedded, then applied in a transaction of its own."""
+        vectors = self._embed(texts_to_embed(operations, None))
+        batch = Batch(namespace=namespace, language=self.language, vectors=vectors, **options)
+
+        def write(conn: Conn) -> Receipts:
+            return self._apply(conn, batch, operations)
+
+        return self._database.transaction(write)
+
+    def _apply(self, conn: Conn, batch: Batch, operations: Sequence[Step]) -> Receipts:
         """Everything that one batch changes, inside the caller's transaction."""
         keys = named_keys(operations)
         head = records.batch_parameters(batch, keys)
@@ -308,9 +309,7 @@ class PostgresMemoryStore(MemoryStore):
         )
         return Receipts(batch.id, made.receipts)
 
-    def _plan(
-        self, conn: Conn, batch: Batch, operations: Sequence[Operation | PutOp], keys: list[str]
-    ) -> Plan:
+    def _plan(self, conn: Conn, batch: Batch, operations: Sequence[Step], keys: list[str]) -> Plan:
         if not keys:
             return plan(batch, operations, {}, {})
         where = {"namespace": records.encode(batch.namespace), "keys": keys}
@@ -343,6 +342,12 @@ class PostgresMemoryStore(MemoryStore):
             return {}
         vectors = self.embeddings.embed_documents(texts)
         return {text: fitting(vector, self._model) for text, vector in zip(texts, vectors, strict=True)}
+
+    def _towards(self, query: str) -> Sequence[float] | None:
+        """The vector of a query, of length 1; None without a model, or where it points nowhere."""
+        if self.embeddings is None:
+            return None
+        return unit(fitting(self.embeddings.embed_query(query), self._model))
 
     def _open(self) -> None:
         if not self._ready:

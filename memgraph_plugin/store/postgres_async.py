@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
@@ -19,26 +20,32 @@ from langgraph.store.base import (
     TTLConfig,
 )
 
-from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
-from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.journal import (
+    Batch,
+    Plan,
+    Step,
+    check_dimension,
+    named_keys,
+    plan,
+    texts_to_embed,
+)
 from memgraph_plugin.store.layout import VectorType
+from memgraph_plugin.store.past_async import AsyncPast
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.storable import (
     check_batch,
-    check_key,
-    check_namespace,
     check_recall,
     storable_operations,
     storable_ops,
 )
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
-from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -52,7 +59,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncOnly):
+class AsyncPostgresMemoryStore(AsyncPast):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -169,19 +176,9 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
             return replayed
-        batch = Batch(
-            namespace=namespace,
-            language=self.language,
-            vectors=await self._embed(texts_to_embed(operations, None)),
-            idempotency_key=idempotency_key,
-            actor=actor,
-            policy=policy,
+        return await self._commit(
+            namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
         )
-
-        async def write(conn: AsyncConn) -> Receipts:
-            return await self._apply(conn, batch, operations)
-
-        return await self._database.transaction(write)
 
     async def arecall(
         self,
@@ -192,23 +189,18 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
         limit = min(max(k, 0), MAX_RESULTS)
+        if valid_at is not None or known_at is not None:
+            hits = await self._recall_past(namespace, query, kinds, filter, valid_at, known_at)
+            return within_budget(hits[:limit], token_budget)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
         found = await self._search("exactly", namespace, query, filter, wanted)
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
-
-    async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        check_namespace(namespace)
-        check_key(key, "key")
-        await self._open()
-        where = {"namespace": records.encode(namespace), "key": key}
-        found = await self._database.fetch("history", where)
-        if not found:
-            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
-        return records.versions_of(found)
 
     # LangGraph's operations.
 
@@ -273,10 +265,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         await self._open()
         if not text.strip():
             return await self._database.fetch("latest", parameters, scope)
-        vector = None
-        if self.embeddings is not None:
-            towards = unit(fitting(await self.embeddings.aembed_query(text), self._model))
-            vector = None if towards is None else self._database.layout.vector(towards)
+        towards = await self._towards(text)
+        vector = None if towards is None else self._database.layout.vector(towards)
         model, dimension = self._model or (None, None)
         parameters |= {"vector": vector, "model": model, "dimension": dimension}
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
@@ -293,9 +283,17 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         found = await self._database.fetch("replayed_batch", where)
         return records.receipts_of(found[0]) if found else None
 
-    async def _apply(
-        self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp]
-    ) -> Receipts:
+    async def _commit(self, namespace: Namespace, operations: Sequence[Step], **options: Any) -> Receipts:
+        """One batch, embedded, then applied in a transaction of its own."""
+        vectors = await self._embed(texts_to_embed(operations, None))
+        batch = Batch(namespace=namespace, language=self.language, vectors=vectors, **options)
+
+        async def write(conn: AsyncConn) -> Receipts:
+            return await self._apply(conn, batch, operations)
+
+        return await self._database.transaction(write)
+
+    async def _apply(self, conn: AsyncConn, batch: Batch, operations: Sequence[Step]) -> Receipts:
         """Everything that one batch changes, inside the caller's transaction."""
         keys = named_keys(operations)
         head = records.batch_parameters(batch, keys)
@@ -313,9 +311,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         )
         return Receipts(batch.id, made.receipts)
 
-    async def _plan(
-        self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp], keys: list[str]
-    ) -> Plan:
+    async def _plan(self, conn: AsyncConn, batch: Batch, operations: Sequence[Step], keys: list[str]) -> Plan:
         if not keys:
             return plan(batch, operations, {}, {})
         where = {"namespace": records.encode(batch.namespace), "keys": keys}
@@ -348,6 +344,12 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             return {}
         vectors = await self.embeddings.aembed_documents(texts)
         return {text: fitting(vector, self._model) for text, vector in zip(texts, vectors, strict=True)}
+
+    async def _towards(self, query: str) -> Sequence[float] | None:
+        """The vector of a query, of length 1; None without a model, or where it points nowhere."""
+        if self.embeddings is None:
+            return None
+        return unit(fitting(await self.embeddings.aembed_query(query), self._model))
 
     async def _open(self) -> None:
         self._bind()

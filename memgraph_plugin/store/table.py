@@ -5,53 +5,64 @@ Not safe between threads by itself; the store holds its lock around it.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from langgraph.store.base import ListNamespacesOp, MatchCondition
 
+from memgraph_plugin.store.entry import Entry
 from memgraph_plugin.store.filters import matches
-from memgraph_plugin.store.journal import Row
-from memgraph_plugin.types import Memory, MemoryKind, MemoryVersion, Namespace
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A row, and what search reads of it: its lexemes, and its vector of length 1."""
-
-    row: Row
-    terms: Counter[str]
-    embedding: Sequence[float] | None
-
-    @property
-    def memory(self) -> Memory:
-        return self.row.memory
-
-    def expired(self, now: datetime) -> bool:
-        return self.memory.expires_at is not None and self.memory.expires_at <= now
+from memgraph_plugin.store.journal import Line
+from memgraph_plugin.types import LoggedBatch, MemoryKind, MemoryVersion, Namespace
 
 
 class Table:
-    """Entries by namespace and key, and the versions of each key."""
+    """Entries by namespace and key, the versions of each key, and the log of each namespace."""
 
     def __init__(self) -> None:
         self._entries: dict[Namespace, dict[str, Entry]] = {}
-        self._versions: dict[tuple[Namespace, str], list[MemoryVersion]] = {}
+        self._lines: dict[Namespace, dict[str, list[Line]]] = {}
+        self._log: dict[Namespace, list[LoggedBatch]] = {}
 
     def get(self, namespace: Namespace, key: str, now: datetime) -> Entry | None:
         """The entry under a key, unless it has expired."""
-        entry = self._entries.get(namespace, {}).get(key)
+        entry = self.today(namespace, key)
         return None if entry is None or entry.expired(now) else entry
 
-    def versions(self, namespace: Namespace, key: str) -> Sequence[MemoryVersion]:
-        return self._versions.get((namespace, key), ())
+    def today(self, namespace: Namespace, key: str) -> Entry | None:
+        """The entry under a key, expired or not."""
+        return self._entries.get(namespace, {}).get(key)
+
+    def lines(self, namespace: Namespace, key: str) -> Sequence[Line]:
+        """Every version of a key, oldest first."""
+        return self._lines.get(namespace, {}).get(key, ())
+
+    def newest_version(self, namespace: Namespace, key: str) -> int:
+        """The number of a key's newest version, also of one that is gone; 0 where there never was one."""
+        lines = self.lines(namespace, key)
+        return lines[-1].version.version if lines else 0
+
+    def histories(self, namespace: Namespace) -> Iterator[list[Line]]:
+        """The versions of each key; the newest expires when its entry does, since reading prolongs that."""
+        for key, lines in self._lines.get(namespace, {}).items():
+            entry, last = self.today(namespace, key), lines[-1]
+            if entry is not None:
+                last = replace(last, version=replace(last.version, memory=entry.memory))
+            yield [*lines[:-1], last]
+
+    def log(self, namespace: Namespace, batch: LoggedBatch) -> None:
+        self._log.setdefault(namespace, []).append(batch)
+
+    def logged(self, namespace: Namespace) -> Sequence[LoggedBatch]:
+        """The batches of a namespace, oldest first."""
+        return self._log.get(namespace, ())
 
     def write(self, namespace: Namespace, version: MemoryVersion, entry: Entry | None) -> None:
         """Make `entry` the current one of its key, or have none there any more; either way, log it."""
-        self._versions.setdefault((namespace, version.key), []).append(version)
+        line = Line(version, entry.row.language, entry.row.ttl) if entry else Line(version)
+        self._lines.setdefault(namespace, {}).setdefault(version.key, []).append(line)
         if entry is None:
             del self._entries[namespace][version.key]
         else:
@@ -84,7 +95,7 @@ class Table:
             entry
             for namespace in namespaces
             for entry in self._entries.get(namespace, {}).values()
-            if not entry.expired(now)
+            if not entry.hidden(now)
             and (kinds is None or entry.memory.kind in kinds)
             and (not filter or matches(filter, entry.memory.value))
         ]

@@ -13,6 +13,7 @@ Each test gets an empty store with `HashingEmbeddings()`; pytest-asyncio runs in
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -20,12 +21,14 @@ from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.testing.langgraph_contract import LangGraphContract
 from memgraph_plugin.testing.operations_contract import OperationsContract
 from memgraph_plugin.testing.recall_contract import RecallContract
+from memgraph_plugin.testing.time_contract import TimeContract
+from memgraph_plugin.testing.undo_contract import UndoContract
 from memgraph_plugin.types import Insert, Update
 
 ADA = ("acme", "ada")
 
 
-class StoreContract(LangGraphContract, OperationsContract, RecallContract):
+class StoreContract(LangGraphContract, OperationsContract, RecallContract, TimeContract, UndoContract):
     """Everything that a `MemoryStore` promises. `has_sync` is False for a store with async methods alone."""
 
     has_sync = True
@@ -41,6 +44,9 @@ class StoreContract(LangGraphContract, OperationsContract, RecallContract):
             store.apply(ADA, [Update(key="k", text="owns two borzois")])
             assert store.recall(ADA, "borzoi")[0].memory.text == "owns two borzois"
             assert [line.version for line in store.history(ADA, "k")] == [1, 2]
+            assert {memory.key for memory in store.as_of(ADA)} == {"k", "put"}
+            store.undo(ADA, store.log(ADA, limit=1)[0].batch_id)
+            assert store.recall(ADA, "", valid_at=datetime.now(UTC))[0].memory.text == "owns a borzoi"
             assert store.search(ADA, query="tea")[0].key == "put"
             store.delete(ADA, "put")
             assert store.get(ADA, "put") is None

@@ -134,6 +134,10 @@ CREATE TABLE memory_version (
     valid_from timestamptz,
     expires_at timestamptz,
     recorded_at timestamptz NOT NULL,
+    valid_to timestamptz,
+    language text,
+    ttl double precision, -- minutes
+    restores integer, -- the version that an undo went back to
     PRIMARY KEY (namespace, key, version)
 ) /* or partitioned */;
 
