@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 from langgraph.store.base import Op, Result
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.store.sweeper import SweptByTask
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 T = TypeVar("T")
 
 
-class AsyncOnly(MemoryStore):
+class AsyncOnly(SweptByTask):
     """A store whose native methods are async. Its sync methods work from any other thread than its loop's."""
 
     _ready: bool
@@ -82,6 +82,12 @@ class AsyncOnly(MemoryStore):
 
     def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         return self._wait(self.ahistory(namespace, key))
+
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        return self._wait(self.adelete_namespace(prefix, actor=actor))
+
+    def count(self, prefix: Namespace) -> int:
+        return self._wait(self.acount(prefix))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         return self._wait(self.abatch(ops))

@@ -93,6 +93,21 @@ class MemoryStore(BaseStore):
             MemoryNotFound: there never was such a memory.
         """
 
+    @abstractmethod
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        """Delete the memories of a namespace and of all below it; returns how many they were.
+
+        They are ordinary deletions, in batches of up to a thousand: versions, lines in the log. `actor` is
+        noted in them. What is written meanwhile may stay.
+
+        Raises:
+            InvalidNamespaceError: the prefix is empty, or a label is empty or has a dot.
+        """
+
+    @abstractmethod
+    def count(self, prefix: Namespace) -> int:
+        """How many memories there are in a namespace and all below it; `()` counts everything."""
+
     async def aapply(
         self,
         namespace: Namespace,
@@ -125,6 +140,14 @@ class MemoryStore(BaseStore):
     async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         """Async twin of `history`."""
         return await asyncio.to_thread(self.history, namespace, key)
+
+    async def adelete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        """Async twin of `delete_namespace`."""
+        return await asyncio.to_thread(self.delete_namespace, prefix, actor=actor)
+
+    async def acount(self, prefix: Namespace) -> int:
+        """Async twin of `count`."""
+        return await asyncio.to_thread(self.count, prefix)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         return await asyncio.to_thread(self.batch, ops)

@@ -9,7 +9,7 @@ import copy
 import threading
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from operator import mul
@@ -30,19 +30,30 @@ from langgraph.store.base import (
 )
 
 from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
-from memgraph_plugin.store.base import MemoryStore, embedder
+from memgraph_plugin.store.base import embedder
 from memgraph_plugin.store.journal import Batch, Change, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, bm25, fuse, lexemes, unit, within_budget
 from memgraph_plugin.store.storable import (
     check_batch,
     check_key,
     check_namespace,
+    check_prefix,
     check_recall,
     storable_operations,
     storable_ops,
 )
+from memgraph_plugin.store.sweeper import SweptByThread
 from memgraph_plugin.store.table import Entry, Table
-from memgraph_plugin.types import Hit, Memory, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.types import (
+    Delete,
+    Hit,
+    Memory,
+    MemoryKind,
+    MemoryVersion,
+    Namespace,
+    Operation,
+    Receipts,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +64,7 @@ class _Vectors:
     queries: Mapping[str, Sequence[float] | None]
 
 
-class InMemoryMemoryStore(MemoryStore):
+class InMemoryMemoryStore(SweptByThread):
     """A `MemoryStore` in this process's memory; safe to share between threads and event loops.
 
     Args:
@@ -63,8 +74,6 @@ class InMemoryMemoryStore(MemoryStore):
         embeddings: in place of `index["embed"]`. Without either, memories are ranked by words alone.
         language: the language of texts whose operation names none.
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -163,6 +172,33 @@ class InMemoryMemoryStore(MemoryStore):
         if not versions:
             raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
         return copy.deepcopy(versions)
+
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        check_namespace(prefix)
+        deleted = 0
+        with self._lock:
+            for namespace, keys in self._below(prefix).items():
+                batch = self._batch(namespace, _Vectors({}, {}), actor=actor)
+                deleted += len(self._write(batch, [Delete(key=key) for key in keys]).applied)
+        return deleted
+
+    def count(self, prefix: Namespace) -> int:
+        check_prefix(prefix)
+        with self._lock:
+            return sum(map(len, self._below(prefix).values()))
+
+    def sweep_ttl(self) -> int:
+        with self._lock:
+            swept, gone = self._table.sweep(datetime.now(UTC))
+            for name, receipts in self._receipts.items():
+                self._receipts[name] = _without_reasons(
+                    receipts, {key for space, key in gone if space == name[0]}
+                )
+        return swept
+
+    def _below(self, prefix: Namespace) -> dict[Namespace, list[str]]:
+        now = datetime.now(UTC)
+        return {namespace: self._table.keys(namespace, now) for namespace in self._table.below(prefix)}
 
     # Vectors.
 
@@ -302,6 +338,12 @@ class InMemoryMemoryStore(MemoryStore):
 
 def _puts(ops: Iterable[Op]) -> list[PutOp]:
     return [op for op in ops if isinstance(op, PutOp)]
+
+
+def _without_reasons(receipts: Receipts, keys: Container[str | None]) -> Receipts:
+    """The receipts, without what was said of memories that are gone for good."""
+    kept = (replace(each, reason="") if each.key in keys else each for each in receipts.receipts)
+    return replace(receipts, receipts=tuple(kept))
 
 
 def _entry(change: Change) -> Entry | None:

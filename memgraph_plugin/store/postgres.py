@@ -24,7 +24,7 @@ from pgvector import HalfVector
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
+from memgraph_plugin.store.base import MAX_RESULTS, embedder
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -37,6 +37,7 @@ from memgraph_plugin.store.storable import (
     storable_operations,
     storable_ops,
 )
+from memgraph_plugin.store.upkeep import Upkeep
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
@@ -51,7 +52,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(MemoryStore):
+class PostgresMemoryStore(Upkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -76,8 +77,6 @@ class PostgresMemoryStore(MemoryStore):
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
         database holds vectors of another model).
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -139,6 +138,7 @@ class PostgresMemoryStore(MemoryStore):
 
     def close(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        self.stop_ttl_sweeper()
         self._database.close()
 
     # Memory operations.

@@ -23,7 +23,6 @@ from pgvector import HalfVector
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
@@ -37,6 +36,7 @@ from memgraph_plugin.store.storable import (
     storable_operations,
     storable_ops,
 )
+from memgraph_plugin.store.upkeep_async import AsyncUpkeep
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
@@ -51,7 +51,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncOnly):
+class AsyncPostgresMemoryStore(AsyncUpkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -76,8 +76,6 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
         database holds vectors of another model).
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -140,6 +138,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
 
     async def aclose(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        await self.stop_ttl_sweeper()
         await self._database.close()
 
     # Memory operations.

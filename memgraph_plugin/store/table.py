@@ -40,6 +40,7 @@ class Table:
     def __init__(self) -> None:
         self._entries: dict[Namespace, dict[str, Entry]] = {}
         self._versions: dict[tuple[Namespace, str], list[MemoryVersion]] = {}
+        self._expiring: dict[tuple[Namespace, str], datetime] = {}  # histories of what was deleted
 
     def get(self, namespace: Namespace, key: str, now: datetime) -> Entry | None:
         """The entry under a key, unless it has expired."""
@@ -52,8 +53,11 @@ class Table:
     def write(self, namespace: Namespace, version: MemoryVersion, entry: Entry | None) -> None:
         """Make `entry` the current one of its key, or have none there any more; either way, log it."""
         self._versions.setdefault((namespace, version.key), []).append(version)
+        self._expiring.pop((namespace, version.key), None)
         if entry is None:
-            del self._entries[namespace][version.key]
+            old = self._entries[namespace].pop(version.key)
+            if old.memory.expires_at is not None:
+                self._expiring[namespace, version.key] = old.memory.expires_at
         else:
             self._entries.setdefault(namespace, {})[version.key] = entry
 
@@ -64,6 +68,26 @@ class Table:
             self._entries[memory.namespace][memory.key] = replace(
                 entry, row=replace(entry.row, memory=memory)
             )
+
+    def sweep(self, now: datetime) -> tuple[int, set[tuple[Namespace, str]]]:
+        """Let go of what has expired, with its history: how many entries, and whose histories went."""
+        expired = {
+            (namespace, key)
+            for namespace, entries in self._entries.items()
+            for key, entry in entries.items()
+            if entry.expired(now)
+        }
+        for namespace, key in expired:
+            del self._entries[namespace][key]
+        gone = expired | {name for name, moment in self._expiring.items() if moment <= now}
+        for name in gone:
+            del self._versions[name]
+            self._expiring.pop(name, None)
+        return len(expired), gone
+
+    def keys(self, namespace: Namespace, now: datetime) -> list[str]:
+        """The keys of the entries of a namespace that may be seen, in order."""
+        return sorted(key for key, entry in self._entries[namespace].items() if not entry.expired(now))
 
     def below(self, prefix: Namespace) -> list[Namespace]:
         """The namespaces whose first labels are `prefix`."""
