@@ -41,7 +41,7 @@ def matches(filter: Mapping[str, Any], value: Mapping[str, Any]) -> bool:  # noq
     """Whether `value` satisfies `filter`.
 
     A field is compared with a scalar, dict or list for equality, or by operators: `{"age": {"$gte": 18}}`.
-    `$contains` asks for an element of a list, or a part of a text; `{"home.city": "Oslo"}` asks a dict within.
+    `$contains` asks for an element of a list, or a part of a text; `{"home.city": "Oslo"}` asks within.
     `$and` and `$or` take a list of filters, `$not` takes one.
 
     Raises:

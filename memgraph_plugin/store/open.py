@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from langgraph.store.base import TTLConfig
+
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.store.postgres import PostgresMemoryStore
@@ -44,8 +46,13 @@ def _options(settings: Settings) -> dict[str, Any]:
     embeddings = None
     if settings.embeddings != "none":
         embeddings = load_embeddings(settings.embeddings, base_url=settings.base_url)
+    ttl: TTLConfig = {
+        "default_ttl": settings.default_ttl,
+        "sweep_interval_minutes": settings.sweep_interval_minutes,  # type: ignore[typeddict-item] # fractions
+    }
     return {
         "embeddings": embeddings,
+        "ttl": ttl,
         "db_schema": settings.db_schema,
         "language": settings.language,
         "sealer": sealer(settings),
