@@ -14,6 +14,7 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embeddings
 
+from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
 
@@ -30,6 +31,8 @@ def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> 
     Raises:
         ConfigurationError, MissingExtraError: as `load_embeddings` does.
     """
+    if index and index.get("distance_type", "cosine") != "cosine":
+        raise ConfigurationError("distance_type: memories are compared by cosine alone.")
     given = embeddings if embeddings is not None else index.get("embed") if index else None
     if isinstance(given, str):
         return load_embeddings(given)

@@ -25,6 +25,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, Memory
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.connection import pool_options
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -117,11 +118,10 @@ class PostgresMemoryStore(Upkeep):
     ) -> Iterator[Self]:
         """LangGraph's way to open a store, with its arguments; beside them, those of the class.
 
-        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        Writes always go by pipeline, in one transaction; of `pool_config`, see `connection.pool_options`.
         """
-        if pool_config and (max_size := pool_config.get("max_size")):
-            options["max_size"] = max_size
-        with cls(conn_string, **options) as store:
+        conninfo, pooled = pool_options(conn_string, pool_config)
+        with cls(conninfo, **{**pooled, **options}) as store:
             yield store
 
     def __enter__(self) -> Self:

@@ -24,6 +24,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, Memory
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.connection import pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -116,11 +117,10 @@ class AsyncPostgresMemoryStore(AsyncUpkeep):
     ) -> AsyncIterator[Self]:
         """LangGraph's way to open a store, with its arguments; beside them, those of the class.
 
-        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        Writes always go by pipeline, in one transaction; of `pool_config`, see `connection.pool_options`.
         """
-        if pool_config and (max_size := pool_config.get("max_size")):
-            options["max_size"] = max_size
-        async with cls(conn_string, **options) as store:
+        conninfo, pooled = pool_options(conn_string, pool_config)
+        async with cls(conninfo, **{**pooled, **options}) as store:
             yield store
 
     async def __aenter__(self) -> Self:
