@@ -11,6 +11,7 @@ import typer.core
 from memgraph_plugin import __version__
 from memgraph_plugin.commands import (
     assistant,
+    copying,
     database,
     evaluations,
     log,
@@ -50,6 +51,7 @@ db_app = typer.Typer(
 evaluate_app = typer.Typer(
     no_args_is_help=True, help="Measure what memory brings back, on public benchmarks."
 )
+migrate_from_app = typer.Typer(no_args_is_help=True, help="Take over what another memory holds.")
 
 # In the order in which --help lists them.
 app.command("demo")(assistant.demo)
@@ -72,6 +74,9 @@ models_app.command("pull")(models.pull_model)
 app.add_typer(db_app, name="db")
 db_app.command("status")(database.db_status)
 db_app.command("stop")(database.db_stop)
+
+app.add_typer(migrate_from_app, name="migrate-from")
+migrate_from_app.command("langgraph-store")(copying.langgraph_store)
 
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("locomo")(evaluations.locomo)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from langgraph.store.base import Op, Result
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.store.sweeper import SweptByTask
 from memgraph_plugin.types import (
     Hit,
     LoggedBatch,
@@ -25,7 +25,7 @@ from memgraph_plugin.types import (
 T = TypeVar("T")
 
 
-class AsyncOnly(MemoryStore):
+class AsyncOnly(SweptByTask):
     """A store whose native methods are async. Its sync methods work from any other thread than its loop's."""
 
     _ready: bool
@@ -124,6 +124,12 @@ class AsyncOnly(MemoryStore):
         self, namespace: Namespace, batch_id: str, *, actor: str = "", idempotency_key: str | None = None
     ) -> Receipts:
         return self._wait(self.aundo(namespace, batch_id, actor=actor, idempotency_key=idempotency_key))
+
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        return self._wait(self.adelete_namespace(prefix, actor=actor))
+
+    def count(self, prefix: Namespace) -> int:
+        return self._wait(self.acount(prefix))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         return self._wait(self.abatch(ops))

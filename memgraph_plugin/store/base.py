@@ -16,6 +16,7 @@ from typing import Any
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embeddings
 
+from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.types import (
     Hit,
@@ -41,6 +42,8 @@ def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> 
     Raises:
         ConfigurationError, MissingExtraError: as `load_embeddings` does.
     """
+    if index and index.get("distance_type", "cosine") != "cosine":
+        raise ConfigurationError("distance_type: memories are compared by cosine alone.")
     given = embeddings if embeddings is not None else index.get("embed") if index else None
     if isinstance(given, str):
         return load_embeddings(given)
@@ -161,6 +164,21 @@ class MemoryStore(BaseStore):
             InvalidNamespaceError, InvalidValue, StoreError: as `apply`.
         """
 
+    @abstractmethod
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        """Delete the memories of a namespace and of all below it; returns how many they were.
+
+        They are ordinary deletions, in batches of up to a thousand: versions, lines in the log. `actor` is
+        noted in them. What is written meanwhile may stay.
+
+        Raises:
+            InvalidNamespaceError: the prefix is empty, or a label is empty or has a dot.
+        """
+
+    @abstractmethod
+    def count(self, prefix: Namespace) -> int:
+        """How many memories there are in a namespace and all below it; `()` counts everything."""
+
     async def aapply(
         self,
         namespace: Namespace,
@@ -229,6 +247,14 @@ class MemoryStore(BaseStore):
         return await asyncio.to_thread(
             self.undo, namespace, batch_id, actor=actor, idempotency_key=idempotency_key
         )
+
+    async def adelete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        """Async twin of `delete_namespace`."""
+        return await asyncio.to_thread(self.delete_namespace, prefix, actor=actor)
+
+    async def acount(self, prefix: Namespace) -> int:
+        """Async twin of `count`."""
+        return await asyncio.to_thread(self.count, prefix)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         return await asyncio.to_thread(self.batch, ops)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,14 +43,44 @@ def checked_conninfo(conninfo: str) -> str:
     Raises:
         ConfigurationError: it is none.
     """
+    if not isinstance(conninfo, str):
+        raise ConfigurationError(
+            f"A store takes a connection string, not a {type(conninfo).__name__}: it has a pool of its own."
+        )
     try:
         given = conninfo_to_dict(conninfo)
-    except (psycopg.Error, AttributeError, TypeError):
+    except psycopg.Error:
         # Not the cause's message: it quotes what it did not understand, which may be a password.
         raise ConfigurationError(
             "Not a Postgres connection string; one is postgresql://user@host/name or host=... dbname=..."
         ) from None
     return make_conninfo(conninfo, **{"connect_timeout": CONNECT_TIMEOUT, **given})
+
+
+def pool_options(conninfo: str, pool_config: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """LangGraph's `pool_config` as a connection string and arguments of a store.
+
+    `max_size` bounds the pool, `min_size` is left to it. `kwargs` are parameters of connections: those of
+    libpq go into the connection string, and `prepare_threshold` None means `prepare=False`; `autocommit` and
+    `row_factory` are the store's own.
+
+    Raises:
+        ConfigurationError: another setting, which would be lost in silence.
+    """
+    config = dict(pool_config or {})
+    config.pop("min_size", None)
+    options = {"max_size": most} if (most := config.pop("max_size", None)) else {}
+    parameters = dict(config.pop("kwargs", None) or {})
+    if config:
+        raise ConfigurationError(f"pool_config takes min_size, max_size and kwargs, not {', '.join(config)}.")
+    for name in ("autocommit", "row_factory"):
+        parameters.pop(name, None)
+    if parameters.pop("prepare_threshold", 0) is None:
+        options["prepare"] = False
+    try:
+        return make_conninfo(conninfo, **parameters), options
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError("pool_config has kwargs that libpq does not know.") from error
 
 
 @contextmanager

@@ -34,12 +34,15 @@ from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.storable import (
     check_batch,
+    check_namespace,
+    check_prefix,
     check_recall,
     storable_operations,
     storable_ops,
 )
-from memgraph_plugin.store.table import Table
+from memgraph_plugin.store.table import Table, without_reasons
 from memgraph_plugin.types import (
+    Delete,
     Hit,
     LoggedBatch,
     Memory,
@@ -60,8 +63,6 @@ class InMemoryMemoryStore(InMemoryPast):
         embeddings: in place of `index["embed"]`. Without either, memories are ranked by words alone.
         language: the language of texts whose operation names none.
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -157,6 +158,32 @@ class InMemoryMemoryStore(InMemoryPast):
         entries, texts = self._readable(namespace, query, kinds, filter, valid_at, known_at)
         vectors = await self._aembed(texts, [query] if query.strip() else [])
         return within_budget(self._hits(entries, query, vectors, max(k, 0)), token_budget)
+
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        check_namespace(prefix)
+        deleted = 0
+        with self._lock:
+            for namespace, keys in self._below(prefix).items():
+                batch = self._batch(namespace, Vectors({}, {}), actor=actor)
+                deleted += len(self._write(batch, [Delete(key=key) for key in keys]).applied)
+        return deleted
+
+    def count(self, prefix: Namespace) -> int:
+        check_prefix(prefix)
+        with self._lock:
+            return sum(map(len, self._below(prefix).values()))
+
+    def sweep_ttl(self) -> int:
+        with self._lock:
+            swept, gone = self._table.sweep(datetime.now(UTC))
+            for name, receipts in self._receipts.items():
+                keys = {key for space, key in gone if space == name[0]}
+                self._receipts[name] = replace(receipts, receipts=without_reasons(receipts.receipts, keys))
+        return swept
+
+    def _below(self, prefix: Namespace) -> dict[Namespace, list[str]]:
+        now = datetime.now(UTC)
+        return {namespace: self._table.keys(namespace, now) for namespace in self._table.below(prefix)}
 
     # Vectors.
 

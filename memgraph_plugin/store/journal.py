@@ -67,11 +67,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One new version. `row` is None where the memory is gone; `version` is the line for its history."""
+    """One new version. `row` is None where the memory is gone; `version` is the line for its history.
+
+    `expires_at`: when the history of a memory that is gone goes, too, because the memory was to expire then.
+    """
 
     version: MemoryVersion
     row: Row | None = None
     embedding: Vector | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +132,8 @@ def plan(
         receipt, change = _one(batch, operation, current, newest, seen)
         receipts.append(receipt)
         if change is not None:
+            if change.row is None:
+                change = replace(change, expires_at=current[change.version.key].memory.expires_at)
             changes.append(change)
         if receipt.key is not None:
             seen.add(receipt.key)

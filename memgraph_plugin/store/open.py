@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
+from langgraph.store.base import TTLConfig
 
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.settings import Settings
@@ -43,8 +44,13 @@ async def aopen_store(settings: Settings) -> AsyncIterator[AsyncPostgresMemorySt
 
 
 def _options(settings: Settings) -> dict[str, Any]:
+    ttl: TTLConfig = {
+        "default_ttl": settings.default_ttl,
+        "sweep_interval_minutes": settings.sweep_interval_minutes,  # type: ignore[typeddict-item] # fractions
+    }
     return {
         "embeddings": embeddings(settings),
+        "ttl": ttl,
         "db_schema": settings.db_schema,
         "language": settings.language,
         "sealer": sealer(settings),

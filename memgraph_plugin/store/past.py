@@ -10,15 +10,16 @@ from typing import Any
 
 from memgraph_plugin.errors import BatchNotFound, MemoryNotFound
 from memgraph_plugin.store import records, timeline
-from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore
+from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database import Database, Record
 from memgraph_plugin.store.entry import embedded, entry_of, ranked, unembedded
 from memgraph_plugin.store.journal import Row, Step
 from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
+from memgraph_plugin.store.sweeper import SweptByThread
 from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Receipts
 
 
-class Past(MemoryStore):
+class Past(SweptByThread):
     """The half of the Postgres store that reads the log."""
 
     language: str

@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from memgraph_plugin.errors import BatchNotFound, MemoryNotFound
-from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.entry import Entry, entry_of, unembedded
 from memgraph_plugin.store.journal import Batch, Row, Step, texts_to_embed
 from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
+from memgraph_plugin.store.sweeper import SweptByThread
 from memgraph_plugin.store.table import Table
 from memgraph_plugin.store.timeline import Moment, believed, checked_batch_id, history_of, undoing
 from memgraph_plugin.types import LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Receipts
@@ -29,7 +29,7 @@ class Vectors:
     queries: Mapping[str, Sequence[float] | None]
 
 
-class InMemoryPast(MemoryStore):
+class InMemoryPast(SweptByThread):
     """`history`, `as_of`, `log`, `undo`, and what of the past `recall` ranks."""
 
     _lock: threading.RLock

@@ -25,6 +25,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.connection import pool_options
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import (
     Batch,
@@ -45,6 +46,7 @@ from memgraph_plugin.store.storable import (
     storable_operations,
     storable_ops,
 )
+from memgraph_plugin.store.upkeep import Upkeep
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
 from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
 
@@ -60,7 +62,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(Past):
+class PostgresMemoryStore(Past, Upkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -85,8 +87,6 @@ class PostgresMemoryStore(Past):
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
         database holds vectors of another model).
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -127,11 +127,10 @@ class PostgresMemoryStore(Past):
     ) -> Iterator[Self]:
         """LangGraph's way to open a store, with its arguments; beside them, those of the class.
 
-        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        Writes always go by pipeline, in one transaction; of `pool_config`, see `connection.pool_options`.
         """
-        if pool_config and (max_size := pool_config.get("max_size")):
-            options["max_size"] = max_size
-        with cls(conn_string, **options) as store:
+        conninfo, pooled = pool_options(conn_string, pool_config)
+        with cls(conninfo, **{**pooled, **options}) as store:
             yield store
 
     def __enter__(self) -> Self:
@@ -155,6 +154,7 @@ class PostgresMemoryStore(Past):
 
     def close(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        self.stop_ttl_sweeper()
         self._database.close()
 
     # Memory operations.

@@ -24,6 +24,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.connection import pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import (
     Batch,
@@ -44,6 +45,7 @@ from memgraph_plugin.store.storable import (
     storable_operations,
     storable_ops,
 )
+from memgraph_plugin.store.upkeep_async import AsyncUpkeep
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
 from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
 
@@ -59,7 +61,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncPast):
+class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -84,8 +86,6 @@ class AsyncPostgresMemoryStore(AsyncPast):
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
         database holds vectors of another model).
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -126,11 +126,10 @@ class AsyncPostgresMemoryStore(AsyncPast):
     ) -> AsyncIterator[Self]:
         """LangGraph's way to open a store, with its arguments; beside them, those of the class.
 
-        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        Writes always go by pipeline, in one transaction; of `pool_config`, see `connection.pool_options`.
         """
-        if pool_config and (max_size := pool_config.get("max_size")):
-            options["max_size"] = max_size
-        async with cls(conn_string, **options) as store:
+        conninfo, pooled = pool_options(conn_string, pool_config)
+        async with cls(conninfo, **{**pooled, **options}) as store:
             yield store
 
     async def __aenter__(self) -> Self:
@@ -157,6 +156,7 @@ class AsyncPostgresMemoryStore(AsyncPast):
 
     async def aclose(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        await self.stop_ttl_sweeper()
         await self._database.close()
 
     # Memory operations.

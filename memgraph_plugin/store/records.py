@@ -175,7 +175,7 @@ def version_row(namespace: Namespace, change: Change) -> tuple[Any, ...]:
         list(v.evidence),
     )  # fmt: skip
     if m is None or change.row is None:
-        return (*head, *[None] * 9, v.recorded_at, None, None, None, None)
+        return (*head, *[None] * 8, change.expires_at, v.recorded_at, None, None, None, None)
     return (
         *head, m.kind, Jsonb(m.value), m.text, m.session, m.position, m.importance, m.source, m.valid_from,
         m.expires_at, v.recorded_at, m.valid_to, change.row.language, change.row.ttl, v.restores,

@@ -128,6 +128,12 @@ def check_namespace(namespace: Namespace) -> None:
     _check_size(".".join(namespace), "namespace")
 
 
+def check_prefix(prefix: Namespace) -> None:
+    """`check_namespace` where the empty tuple means everything."""
+    if prefix != ():
+        check_namespace(prefix)
+
+
 def check_text(text: object, place: str) -> None:
     """Refuse what is no text, or text that Postgres cannot hold (NUL characters, lone surrogates)."""
     if not isinstance(text, str):

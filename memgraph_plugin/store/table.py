@@ -5,7 +5,7 @@ Not safe between threads by itself; the store holds its lock around it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +15,7 @@ from langgraph.store.base import ListNamespacesOp, MatchCondition
 from memgraph_plugin.store.entry import Entry
 from memgraph_plugin.store.filters import matches
 from memgraph_plugin.store.journal import Line
-from memgraph_plugin.types import LoggedBatch, MemoryKind, MemoryVersion, Namespace
+from memgraph_plugin.types import LoggedBatch, MemoryKind, MemoryVersion, Namespace, Receipt
 
 
 class Table:
@@ -25,6 +25,7 @@ class Table:
         self._entries: dict[Namespace, dict[str, Entry]] = {}
         self._lines: dict[Namespace, dict[str, list[Line]]] = {}
         self._log: dict[Namespace, list[LoggedBatch]] = {}
+        self._expiring: dict[tuple[Namespace, str], datetime] = {}  # histories of what was deleted
 
     def get(self, namespace: Namespace, key: str, now: datetime) -> Entry | None:
         """The entry under a key, unless it has expired."""
@@ -63,8 +64,11 @@ class Table:
         """Make `entry` the current one of its key, or have none there any more; either way, log it."""
         line = Line(version, entry.row.language, entry.row.ttl) if entry else Line(version)
         self._lines.setdefault(namespace, {}).setdefault(version.key, []).append(line)
+        self._expiring.pop((namespace, version.key), None)
         if entry is None:
-            del self._entries[namespace][version.key]
+            old = self._entries[namespace].pop(version.key)
+            if old.memory.expires_at is not None:
+                self._expiring[namespace, version.key] = old.memory.expires_at
         else:
             self._entries.setdefault(namespace, {})[version.key] = entry
 
@@ -75,6 +79,32 @@ class Table:
             self._entries[memory.namespace][memory.key] = replace(
                 entry, row=replace(entry.row, memory=memory)
             )
+
+    def sweep(self, now: datetime) -> tuple[int, set[tuple[Namespace, str]]]:
+        """Let go of what has expired, with its history: how many entries, and whose histories went."""
+        expired = {
+            (namespace, key)
+            for namespace, entries in self._entries.items()
+            for key, entry in entries.items()
+            if entry.expired(now)
+        }
+        for namespace, key in expired:
+            del self._entries[namespace][key]
+        gone = expired | {name for name, moment in self._expiring.items() if moment <= now}
+        for namespace, key in gone:
+            self._lines[namespace].pop(key, None)
+            self._expiring.pop((namespace, key), None)
+        for namespace in {namespace for namespace, _ in gone}:
+            keys = {key for space, key in gone if space == namespace}
+            self._log[namespace] = [
+                replace(batch, receipts=without_reasons(batch.receipts, keys))
+                for batch in self._log[namespace]
+            ]
+        return len(expired), gone
+
+    def keys(self, namespace: Namespace, now: datetime) -> list[str]:
+        """The keys of the entries of a namespace that may be seen, in order."""
+        return sorted(key for key, entry in self._entries[namespace].items() if not entry.expired(now))
 
     def below(self, prefix: Namespace) -> list[Namespace]:
         """The namespaces whose first labels are `prefix`."""
@@ -112,6 +142,11 @@ class Table:
             and not all(entry.expired(now) for entry in entries.values())
         }
         return sorted(found)[op.offset : op.offset + op.limit]
+
+
+def without_reasons(receipts: Iterable[Receipt], keys: Container[str | None]) -> tuple[Receipt, ...]:
+    """The receipts, without what was said of memories that are gone for good."""
+    return tuple(replace(each, reason="") if each.key in keys else each for each in receipts)
 
 
 def _fits(condition: MatchCondition, namespace: Namespace) -> bool:

@@ -3,9 +3,10 @@
     class TestMyStore(StoreContract):
         @pytest.fixture
         async def store(self):
-            yield MyStore(embeddings=HashingEmbeddings())
+            yield MyStore(embeddings=HashingEmbeddings(), ttl=TTL)
 
-Each test gets an empty store with `HashingEmbeddings()`; pytest-asyncio runs in its mode "auto".
+Each test gets an empty store with `HashingEmbeddings()` and `conformance.TTL`; pytest-asyncio runs in its
+mode "auto".
 """
 
 # ruff: noqa: S101
@@ -33,7 +34,7 @@ class StoreContract(LangGraphContract, OperationsContract, RecallContract, TimeC
 
     has_sync = True
 
-    async def test_sync_methods_do_what_the_async_ones_do(self, store: MemoryStore) -> None:
+    async def test_sync_operations_do_what_the_async_ones_do(self, store: MemoryStore) -> None:
         if not self.has_sync:
             pytest.skip("the store is async")
 
@@ -51,10 +52,12 @@ class StoreContract(LangGraphContract, OperationsContract, RecallContract, TimeC
             store.delete(ADA, "put")
             assert store.get(ADA, "put") is None
             assert store.list_namespaces() == [ADA]
+            assert store.count(ADA) == 1
+            assert store.delete_namespace(ADA) == 1
 
         await asyncio.to_thread(work)
 
-    async def test_threads_may_share_a_store(self, store: MemoryStore) -> None:
+    async def test_threads_may_apply_and_recall(self, store: MemoryStore) -> None:
         if not self.has_sync:
             pytest.skip("the store is async")
 

@@ -155,3 +155,8 @@ ALTER TABLE operation_batch
     ALTER COLUMN actor SET STATISTICS 0;
 ALTER TABLE embedding_next
     ALTER COLUMN key SET STATISTICS 0, ALTER COLUMN embedding SET STATISTICS 0;
+
+-- What sweeping looks for: memories that have expired, and deleted ones whose history was meant to expire.
+CREATE INDEX memory_expires_at ON memory (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX memory_version_expires_at ON memory_version (expires_at)
+    WHERE operation = 'delete' AND expires_at IS NOT NULL;
