@@ -2,23 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from memgraph_plugin.commands import options
+from memgraph_plugin.errors import ConfigurationError
 
 
-def migrate() -> None:
+def migrate(
+    role: Annotated[
+        str | None, typer.Option("--role", help="Give this Postgres role what an application needs.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Keep the role to this namespace, as acme or memories.ana.")
+    ] = None,
+) -> None:
     """Create the tables, or bring them up to date.
 
-    Example: MEMGRAPH_PLUGIN_DSN=postgresql://localhost/app memgraph-plugin migrate
+    Example: MEMGRAPH_PLUGIN_DSN=postgresql://localhost/app memgraph-plugin migrate --role app
     """
-    from memgraph_plugin.store import schema
+    from memgraph_plugin.store import roles, schema
     from memgraph_plugin.store.open import database
 
+    if tenant is not None and role is None:
+        raise ConfigurationError("--tenant binds a role: name it with --role.")
     settings = options.settings()
-    applied = schema.migrate(database(settings), settings.db_schema)
+    conninfo = database(settings)
+    applied = schema.migrate(conninfo, settings.db_schema)
     done = f"took {', '.join(map(str, applied))}" if applied else "nothing to do"
     typer.echo(f"Schema {settings.db_schema}: {done}; it is at {schema.NEWEST}.")
+    if role is not None:
+        roles.grant(conninfo, settings.db_schema, role, tuple(tenant.split(".")) if tenant else None)
+        typer.echo(f"Role {role}: may read and write memories{f' of {tenant}' if tenant else ''}.")
 
 
 def doctor() -> None:

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
-from memgraph_plugin.store import schema
+from memgraph_plugin.store import schema, visibility
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
@@ -46,6 +46,7 @@ class AsyncDatabase:
             "row_factory": dict_row,
             "prepare_threshold": 2 if prepare else None,
         }
+        self._guarded = False
         self._pool: AsyncConnectionPool[AsyncConn] | None = None
 
     async def setup(self) -> list[int]:
@@ -63,6 +64,9 @@ class AsyncDatabase:
                 await self._check_schema(conn)
                 await self._check_language(conn, language)
                 found = await self.fetch_in(conn, "embedding_model", {})
+                self._guarded = (await self.fetch_in(conn, "guarded", {"schema": self.db_schema}))[0][
+                    "guarded"
+                ]
                 await _configure(conn)
             self._pool = AsyncConnectionPool(
                 self._conninfo,
@@ -95,8 +99,19 @@ class AsyncDatabase:
     async def fetch_in(
         self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
     ) -> list[Record]:
-        """The records of one named statement, in the caller's transaction; none where it returns none."""
-        cursor = await conn.execute(query(name, self.db_schema, scope), parameters)
+        """The records of one named statement, in the caller's transaction; none where it returns none.
+
+        Where row-level security binds this role, the rest of the transaction sees what the parameters are
+        about, see `visibility.scope_of`.
+        """
+        statement = query(name, self.db_schema, scope)
+        if self._guarded:
+            # Sent together: one round trip, and one transaction, also where the caller has none.
+            async with conn.pipeline():
+                await conn.execute(visibility.SET_SCOPE, [visibility.scope_of(parameters, scope)])
+                cursor = await conn.execute(statement, parameters)
+        else:
+            cursor = await conn.execute(statement, parameters)
         if not cursor.description:
             return []
         namespace = parameters.get("namespace")
@@ -110,8 +125,13 @@ class AsyncDatabase:
     async def copy_in(
         self, conn: AsyncConn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """Copy rows into the table of one named COPY statement."""
-        async with conn.cursor() as cursor, cursor.copy(query(name, self.db_schema)) as copy:
+        """Copy rows into the table of one named COPY statement, in the caller's transaction."""
+        statement = query(name, self.db_schema)
+        if self._guarded:  # Postgres refuses COPY there
+            for chunk in visibility.columns(rows, types):
+                await conn.execute(visibility.insert_instead(statement, types), chunk)
+            return
+        async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(types)
             for row in rows:
                 await copy.write_row(row)

@@ -6,8 +6,10 @@ import psycopg
 from psycopg import sql
 
 from memgraph_plugin.errors import SchemaOutOfDate, StoreError
+from memgraph_plugin.store import roles
 from memgraph_plugin.store.connection import checked_conninfo, translated
 from memgraph_plugin.store.sql import MIGRATIONS, SCHEMA, query
+from memgraph_plugin.store.visibility import EVERYTHING, SET_SCOPE
 
 NEWEST = max(MIGRATIONS)
 EXTENSION = "vector"
@@ -48,11 +50,13 @@ def _migrate(conn: psycopg.Connection, schema: str) -> list[int]:
     path = "concat_ws(', ', %s::text, nullif(current_setting('search_path'), ''))"
     name = sql.Identifier(schema).as_string()
     conn.execute(f"SELECT set_config('search_path', {path}, true)", [name])
+    conn.execute(SET_SCOPE, [EVERYTHING])  # row-level security binds owners, too
     pending = [number for number in sorted(MIGRATIONS) if number > version]
     for text in [SCHEMA] if version == 0 else [MIGRATIONS[number] for number in pending]:
         conn.execute(text.encode())
     with conn.cursor() as cursor:
         cursor.executemany("INSERT INTO migration (number) VALUES (%s)", [(number,) for number in pending])
+    roles.grant_again(conn, schema)
     return pending
 
 
