@@ -1,8 +1,8 @@
 """What an application's role may do: the rights it needs, and the tenant that it is bound to, if any.
 
-Row-level security keeps a statement to the namespace that it is about; a role's tenant keeps everything that the
-role does, whatever SQL it sends, to one namespace and those below it. Neither binds superusers and roles with
-BYPASSRLS; an owner is bound, but could free itself.
+Row-level security keeps a statement to the namespace that it is about; a role's tenant keeps everything that
+the role does, whatever SQL it sends, to one namespace and those below it. Neither binds superusers and roles
+with BYPASSRLS; an owner is bound, but could free itself.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def grant(conninfo: str, schema: str, role: str, tenant: Namespace | None = None
 
 
 def grant_again(conn: psycopg.Connection, schema: str) -> None:
-    """Give every role that may write memories its rights on tables that are new, in the caller's transaction."""
+    """Give every role that may write memories its rights on tables that are new, in this transaction."""
     found = conn.execute(
         "SELECT DISTINCT rolname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
         "CROSS JOIN aclexplode(relacl) JOIN pg_roles r ON r.oid = grantee "
@@ -153,7 +153,7 @@ def _bind(conn: psycopg.Connection, schema: str, role: str, tenant: Namespace) -
 
 
 def _tables(conn: psycopg.Connection, schema: str) -> list[tuple[str, bool, bool]]:
-    """Name, whether row-level security is enforced, and whether rows have a namespace; partitions left out."""
+    """Name, whether row-level security is forced, whether rows have a namespace; partitions are left out."""
     return conn.execute(
         "SELECT relname, relrowsecurity AND relforcerowsecurity, EXISTS (SELECT FROM pg_attribute "
         "WHERE attrelid = c.oid AND attname = 'namespace') FROM pg_class c "

@@ -34,7 +34,8 @@ def scope_of(parameters: Mapping[str, Any], scope: str) -> str:
         return str(namespace)
     if not (namespaces := parameters.get("namespaces")):
         return ""
-    shared = takewhile(lambda labels: len(set(labels)) == 1, zip(*(each.split(".") for each in namespaces)))
+    depths = zip(*(namespace.split(".") for namespace in namespaces), strict=False)
+    shared = takewhile(lambda labels: len(set(labels)) == 1, depths)
     return ".".join(labels[0] for labels in shared) or EVERYTHING
 
 
