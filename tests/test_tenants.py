@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from memgraph_plugin.cli import app
 from memgraph_plugin.errors import ConfigurationError, NamespaceDenied, StoreError
-from memgraph_plugin.store import roles, schema, visibility
+from memgraph_plugin.store import roles, visibility
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
@@ -94,14 +94,15 @@ def test_a_row_of_another_scope_cannot_be_written(store: PostgresMemoryStore, ap
     with psycopg.connect(app_dsn, autocommit=True) as conn:
         for statement in (
             f"UPDATE {memory} SET namespace = 'acme-corp.bo', key = 'stolen'",
-            f'INSERT INTO {memory} SELECT (jsonb_populate_record(m, \'{{"namespace": "acme-corp.bo"}}\')).* '
-            f"FROM {memory} AS m",
+            "INSERT INTO memgraph_plugin.memory_version SELECT (jsonb_populate_record(v, "
+            '\'{"namespace": "acme-corp.bo"}\')).* FROM memgraph_plugin.memory_version AS v',
             "INSERT INTO memgraph_plugin.operation_batch VALUES "
             "('acme-corp.bo', gen_random_uuid(), NULL, '', '', '[]', now())",
         ):
-            with pytest.raises(psycopg.Error), conn.transaction():
+            with conn.transaction(force_rollback=True):
                 conn.execute(visibility.SET_SCOPE, ["acme.ana"])
-                conn.execute(statement.encode())
+                with pytest.raises(psycopg.errors.InsufficientPrivilege, match="row-level security"):
+                    conn.execute(statement.encode())
         with conn.transaction():
             conn.execute(visibility.SET_SCOPE, ["acme.ana"])
             conn.execute(f"DELETE FROM {memory}".encode())
