@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import psycopg
 import pytest
-from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchOp
+from langgraph.store.base import GetOp, ListNamespacesOp, MatchCondition, PutOp, SearchItem, SearchOp
 from psycopg import conninfo, sql
 from typer.testing import CliRunner
 
+from benchmarks import leaks
 from memgraph_plugin.cli import app
 from memgraph_plugin.errors import ConfigurationError, NamespaceDenied, StoreError
 from memgraph_plugin.store import roles, visibility
+from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
@@ -282,3 +287,44 @@ def test_one_batch_of_many_namespaces(store: PostgresMemoryStore) -> None:
     assert got[0].value == {"text": "a"}
     assert [len(found) for found in got[1:]] == [1, 3]
     assert store.apply(("a", "x"), [Update(key="k", text="t"), Delete(key="k")]).receipts
+
+
+def test_two_thousand_attempts_find_nothing_of_anybody_else(empty_dsn: str) -> None:
+    assert leaks.hunt(empty_dsn, attempts=2_000, seed=1, size=80).leaks == []
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        "ALTER TABLE memgraph_plugin.memory DISABLE ROW LEVEL SECURITY",
+        "CREATE POLICY like_it ON memgraph_plugin.memory_version USING "
+        "(namespace LIKE current_setting('memgraph_plugin.scope', true) || '%')",
+    ],
+)
+def test_the_attempts_would_find_a_leak(
+    empty_dsn: str, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fill(store: PostgresMemoryStore, namespaces: list[tuple[str, ...]]) -> None:
+        filled(store, namespaces)
+        with psycopg.connect(empty_dsn, autocommit=True) as conn:
+            with contextlib.suppress(psycopg.errors.DuplicateObject):
+                conn.execute(mistake.encode())
+
+    filled = leaks.fill
+    monkeypatch.setattr(leaks, "fill", fill)
+    assert leaks.hunt(empty_dsn, attempts=400, seed=1, size=80).leaks
+
+
+def test_a_wrong_store_would_be_caught() -> None:
+    class Matching(InMemoryMemoryStore):
+        def search(self, namespace_prefix: tuple[str, ...], /, **options: Any) -> list[SearchItem]:
+            found = super().search((), **options | {"limit": 1_000})
+            return [i for i in found if ".".join(i.namespace).startswith(".".join(namespace_prefix))]
+
+    store, tally = Matching(), leaks.Tally()
+    namespaces = leaks.population(random.Random(0), 70)
+    leaks.fill(store, namespaces)
+    hunter = leaks.ThroughTheStore(store, namespaces, 0, tally)
+    for own in namespaces:
+        hunter.try_search(own, own)
+    assert tally.leaks
