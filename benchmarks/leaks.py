@@ -30,7 +30,7 @@ from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp, SearchOp
 from psycopg.conninfo import make_conninfo
 
 from benchmarks.measure import fresh_server
-from memgraph_plugin.errors import MemoryNotFound
+from memgraph_plugin.errors import MemgraphPluginError, MemoryNotFound
 from memgraph_plugin.store import roles, schema
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
@@ -190,6 +190,22 @@ class ThroughTheStore:
             own,
             below=True,
         )
+
+    def try_upkeep(self, own: Namespace, other: Namespace) -> None:
+        """What is done to all below a namespace reaches none beside it."""
+        doomed = (*own, "doomed")
+        self.store.apply(doomed, [_insert(doomed, "k")])
+        if hasattr(self.store, "undo"):
+            theirs = self.store.history(other, "pin0")[0].batch_id
+            with suppress(MemgraphPluginError):
+                self.store.undo(own, theirs)
+        if hasattr(self.store, "as_of"):
+            found = [(memory.namespace, memory.value) for memory in self.store.as_of(own)]
+            self.saw("as_of", found, own)
+        for way in ("delete_namespace", "forget"):
+            if hasattr(self.store, way) and self.draw.random() < 0.5:
+                getattr(self.store, way)(doomed)
+        self.saw("upkeep", [], own)
 
     def try_dotted(self, own: Namespace, other: Namespace) -> None:
         """Labels that would read as another namespace, were they only joined."""

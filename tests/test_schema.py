@@ -61,8 +61,8 @@ def test_a_database_of_the_first_version_keeps_its_memories(empty_dsn: str) -> N
         conn.execute(MIGRATIONS[1].encode())
         conn.execute("INSERT INTO migration (number) VALUES (1)")
         conn.execute(
-            "INSERT INTO memory (namespace, key, kind, version, value, text, language, tokens, importance, source, "
-            "created_at, updated_at) "
+            "INSERT INTO memory (namespace, key, kind, version, value, text, language, tokens, importance, "
+            "source, created_at, updated_at) "
             "VALUES ('a', 'k', 'turn', 1, '{}', 'likes tea', 'english', 2, 0.5, '', now(), now())"
         )
     assert schema.migrate(empty_dsn, "memory") == sorted(MIGRATIONS)[1:]

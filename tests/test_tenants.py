@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 import uuid
@@ -154,6 +155,27 @@ def test_the_setting_does_not_outlive_its_transaction(app_dsn: str) -> None:
             assert conn.execute("SELECT FROM memgraph_plugin.memory").fetchall() == []
 
 
+async def test_tasks_that_are_cancelled_leave_no_scope_to_the_next(app_dsn: str) -> None:
+    draw = random.Random(0)
+    async with AsyncPostgresMemoryStore(app_dsn, max_size=3) as store:
+        names = [(f"t{i}",) for i in range(8)]
+        for namespace in names:
+            await store.aapply(namespace, [Insert(text="likes tea", key=namespace[0])])
+
+        async def work(namespace: tuple[str, ...]) -> None:
+            hits = await store.arecall(namespace, "tea")
+            assert [hit.memory.key for hit in hits] == [namespace[0]]
+            await store.aput(namespace, "scratch", {"n": 1}, index=False)
+
+        for _ in range(25):
+            tasks = [asyncio.create_task(work(namespace)) for namespace in names]
+            await asyncio.sleep(draw.uniform(0, 0.01))
+            for task in draw.sample(tasks, 4):
+                task.cancel()
+            for result in await asyncio.gather(*tasks, return_exceptions=True):
+                assert result is None or isinstance(result, asyncio.CancelledError), result
+
+
 def test_many_new_rows_are_written_without_copy(store: PostgresMemoryStore) -> None:
     for embedded in (True, False):
         rows = [
@@ -223,6 +245,11 @@ def test_new_tables_are_granted_to_roles_that_have_the_old(dsn: str, role: str, 
                 conn.execute(forbidden.encode())
 
 
+def test_a_role_cannot_grant_to_itself(dsn: str, role: str, app_dsn: str) -> None:
+    with pytest.raises(ConfigurationError, match="connect as"):
+        roles.grant(app_dsn, "memgraph_plugin", role)
+
+
 def test_a_role_that_would_not_be_bound_is_refused(dsn: str, role: str) -> None:
     with pytest.raises(ConfigurationError, match='CREATE ROLE "no one" LOGIN'):
         roles.grant(dsn, "memgraph_plugin", "no one")
@@ -261,14 +288,17 @@ def test_a_role_without_rights_is_told_the_command(dsn: str, role: str) -> None:
     [
         ({"namespace": "acme.ana"}, "exactly", "acme.ana"),
         ({"namespace": ""}, "everywhere", "."),
-        ({}, "exactly", ""),
+        ({}, "exactly", None),
         ({"namespaces": ["acme.ana"]}, "exactly", "acme.ana"),
         ({"namespaces": ["acme.ana", "acme.bo.x", "acme.ana.y"]}, "exactly", "acme"),
         ({"namespaces": ["acme.ana", "acme-corp"]}, "exactly", "."),
-        ({"namespaces": []}, "exactly", ""),
+        ({"namespaces": []}, "exactly", None),
+        ({}, "everywhere", "."),
     ],
 )
-def test_a_statement_sees_what_it_is_about(parameters: dict[str, object], condition: str, scope: str) -> None:
+def test_a_statement_sees_what_it_is_about(
+    parameters: dict[str, object], condition: str, scope: str | None
+) -> None:
     assert visibility.scope_of(parameters, condition) == scope
 
 
@@ -306,9 +336,9 @@ def test_the_attempts_would_find_a_leak(
 ) -> None:
     def fill(store: PostgresMemoryStore, namespaces: list[tuple[str, ...]]) -> None:
         filled(store, namespaces)
-        with psycopg.connect(empty_dsn, autocommit=True) as conn:
-            with contextlib.suppress(psycopg.errors.DuplicateObject):
-                conn.execute(mistake.encode())
+        ignored = contextlib.suppress(psycopg.errors.DuplicateObject)  # two stores are filled
+        with ignored, psycopg.connect(empty_dsn, autocommit=True) as conn:
+            conn.execute(mistake.encode())
 
     filled = leaks.fill
     monkeypatch.setattr(leaks, "fill", fill)

@@ -89,7 +89,9 @@ def translated() -> Iterator[None]:
     except psycopg.errors.InsufficientPrivilege as error:
         if "row-level security" in str(error):
             raise NamespaceDenied(f"This role may not write to this namespace: {error}") from error
-        raise StoreError(f"Postgres: {error} - `memgraph-plugin migrate --role NAME` grants it.") from error
+        raise StoreError(
+            f"Postgres: {error} - run `memgraph-plugin migrate --role NAME` as the tables' owner."
+        ) from error
     except psycopg.errors.DataException as error:
         if "dimensions" in str(error):
             raise EmbeddingMismatch(str(error)) from error

@@ -65,7 +65,8 @@ class Database:
                 self._check_schema(conn)
                 self._check_language(conn, language)
                 found = self.fetch_in(conn, "embedding_model", {})
-                self._guarded = (self.fetch_in(conn, "guarded", {"schema": self.db_schema}))[0]["guarded"]
+                bound = self.fetch_in(conn, "row_security", {"schema": self.db_schema})
+                self._guarded = bound[0]["active"]
                 _configure(conn)
             self._pool = ConnectionPool(
                 self._conninfo,
@@ -103,10 +104,11 @@ class Database:
         about, see `visibility.scope_of`.
         """
         statement = query(name, self.db_schema, scope)
-        if self._guarded:
+        about = visibility.scope_of(parameters, scope) if self._guarded else None
+        if about is not None:
             # Sent together: one round trip, and one transaction, also where the caller has none.
             with conn.pipeline():
-                conn.execute(visibility.SET_SCOPE, [visibility.scope_of(parameters, scope)])
+                conn.execute(visibility.SET_SCOPE, [about])
                 cursor = conn.execute(statement, parameters)
         else:
             cursor = conn.execute(statement, parameters)

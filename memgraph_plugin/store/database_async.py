@@ -64,9 +64,8 @@ class AsyncDatabase:
                 await self._check_schema(conn)
                 await self._check_language(conn, language)
                 found = await self.fetch_in(conn, "embedding_model", {})
-                self._guarded = (await self.fetch_in(conn, "guarded", {"schema": self.db_schema}))[0][
-                    "guarded"
-                ]
+                bound = await self.fetch_in(conn, "row_security", {"schema": self.db_schema})
+                self._guarded = bound[0]["active"]
                 await _configure(conn)
             self._pool = AsyncConnectionPool(
                 self._conninfo,
@@ -105,10 +104,11 @@ class AsyncDatabase:
         about, see `visibility.scope_of`.
         """
         statement = query(name, self.db_schema, scope)
-        if self._guarded:
+        about = visibility.scope_of(parameters, scope) if self._guarded else None
+        if about is not None:
             # Sent together: one round trip, and one transaction, also where the caller has none.
             async with conn.pipeline():
-                await conn.execute(visibility.SET_SCOPE, [visibility.scope_of(parameters, scope)])
+                await conn.execute(visibility.SET_SCOPE, [about])
                 cursor = await conn.execute(statement, parameters)
         else:
             cursor = await conn.execute(statement, parameters)

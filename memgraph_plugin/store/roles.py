@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import LiteralString
 
 import psycopg
 from psycopg import sql
@@ -19,14 +20,11 @@ from memgraph_plugin.store.connection import checked_conninfo, translated
 from memgraph_plugin.store.storable import check_namespace
 from memgraph_plugin.types import Namespace
 
-RIGHTS = {
+RIGHTS: dict[str, LiteralString] = {
     "migration": "SELECT",
-    "embedding_model": "SELECT, INSERT",
     "memory_version": "SELECT, INSERT, DELETE",  # never UPDATE: what was said stands, or is gone
 }
-"""Of tables that are not only memories as they are now; of all others, a role may change the rows."""
-
-CHANGE = "SELECT, INSERT, UPDATE, DELETE"
+"""What a role needs of tables that stand apart; of others it needs `_rights`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,7 @@ def grant(conninfo: str, schema: str, role: str, tenant: Namespace | None = None
     if tenant is not None:
         check_namespace(tenant)
     with translated(), psycopg.connect(checked_conninfo(conninfo)) as conn:
+        _check_owner(conn, schema)
         _check_role(conn, schema, role)
         _grant(conn, schema, role)
         if tenant is not None:
@@ -62,7 +61,8 @@ def grant_again(conn: psycopg.Connection, schema: str) -> None:
     found = conn.execute(
         "SELECT DISTINCT rolname FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace "
         "CROSS JOIN aclexplode(relacl) JOIN pg_roles r ON r.oid = grantee "
-        "WHERE nspname = %s AND relname = 'memory' AND privilege_type = 'INSERT' AND grantee <> relowner",
+        "WHERE nspname = %s AND relname IN ('memory', 'memory_version') "
+        "AND privilege_type = 'INSERT' AND grantee <> relowner",
         [schema],
     ).fetchall()
     for (role,) in found:
@@ -72,7 +72,7 @@ def grant_again(conn: psycopg.Connection, schema: str) -> None:
 def guards(conn: psycopg.Connection, schema: str) -> Iterator[Guard]:
     """Each table with a namespace: whether row-level security is on, and what the current role lacks."""
     for name, enforced, has_namespace in _tables(conn, schema):
-        rights = RIGHTS.get(name, CHANGE).split(", ")
+        rights = _rights(name, has_namespace).split(", ")
         held = conn.execute(
             "SELECT has_table_privilege(format('%%I.%%I', %s::text, %s::text), r) FROM unnest(%s::text[]) r",
             [schema, name, rights],
@@ -89,6 +89,18 @@ def tenants(conn: psycopg.Connection, schema: str) -> list[str]:
         [schema],
     ).fetchall()
     return [qual for (qual,) in found]
+
+
+def _check_owner(conn: psycopg.Connection, schema: str) -> None:
+    """Postgres only warns where a grant does nothing."""
+    found = conn.execute(
+        "SELECT tableowner FROM pg_tables WHERE schemaname = %s AND NOT pg_has_role(tableowner, 'USAGE')",
+        [schema],
+    ).fetchone()
+    if found is not None:
+        raise ConfigurationError(
+            f"Only the tables' owner can grant: connect as {found[0]!r}, or a superuser."
+        )
 
 
 def _check_role(conn: psycopg.Connection, schema: str, role: str) -> None:
@@ -114,15 +126,16 @@ def _check_role(conn: psycopg.Connection, schema: str, role: str) -> None:
 
 def _grant(conn: psycopg.Connection, schema: str, role: str) -> None:
     # No default privileges: a later partition could be read past the policies of its table.
-    statements = [sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {role}")]
-    statements += [
-        sql.SQL(
-            f"GRANT {RIGHTS.get(name, CHANGE)} ON {{schema}}.{sql.Identifier(name).as_string()} TO {{role}}"
-        )
-        for name, _, _ in _tables(conn, schema)
-    ]
-    for statement in statements:
-        conn.execute(statement.format(schema=sql.Identifier(schema), role=sql.Identifier(role)))
+    names = {"schema": sql.Identifier(schema), "role": sql.Identifier(role)}
+    conn.execute(sql.SQL("GRANT USAGE ON SCHEMA {schema} TO {role}").format(**names))
+    for name, _, has_namespace in _tables(conn, schema):
+        rights, table = sql.SQL(_rights(name, has_namespace)), sql.Identifier(schema, name)
+        statement = sql.SQL("GRANT {rights} ON {table} TO {role}")
+        conn.execute(statement.format(rights=rights, table=table, **names))
+
+
+def _rights(table: str, has_namespace: bool) -> LiteralString:
+    return RIGHTS.get(table, "SELECT, INSERT, UPDATE, DELETE" if has_namespace else "SELECT, INSERT")
 
 
 def _bind(conn: psycopg.Connection, schema: str, role: str, tenant: Namespace) -> None:

@@ -23,17 +23,17 @@ CHUNK = 1_000
 """Rows in one statement."""
 
 
-def scope_of(parameters: Mapping[str, Any], scope: str) -> str:
+def scope_of(parameters: Mapping[str, Any], scope: str) -> str | None:
     """What a statement is about, by its parameters: one `namespace` or prefix, or what `namespaces` share.
 
-    One that names none sees nothing, unless its condition is `everywhere`.
+    None where they name none: it sees what its transaction does, alone nothing, unless it is `everywhere`.
     """
     if scope == "everywhere":
         return EVERYTHING
     if (namespace := parameters.get("namespace")) is not None:
         return str(namespace)
     if not (namespaces := parameters.get("namespaces")):
-        return ""
+        return None
     depths = zip(*(namespace.split(".") for namespace in namespaces), strict=False)
     shared = takewhile(lambda labels: len(set(labels)) == 1, depths)
     return ".".join(labels[0] for labels in shared) or EVERYTHING
