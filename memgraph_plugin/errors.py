@@ -6,6 +6,7 @@ MemgraphPluginError
 │   └── MissingNamespaceError   nobody said whose memory this is
 ├── StoreError                  the database refused, or is not there
 │   ├── DatabaseUnavailable     no connection could be made
+│   ├── NamespaceDenied         row-level security keeps this role out of the namespace
 │   ├── MemoryNotFound
 │   ├── BatchNotFound
 │   ├── VersionConflict
@@ -51,6 +52,10 @@ class StoreError(MemgraphPluginError):
 
 class DatabaseUnavailable(StoreError):
     """No connection to Postgres could be made; `memgraph-plugin doctor` says why."""
+
+
+class NamespaceDenied(StoreError):
+    """This role may not write to this namespace."""
 
 
 class MemoryNotFound(StoreError):

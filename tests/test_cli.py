@@ -87,9 +87,9 @@ def test_a_setting_that_cannot_work_is_named(dsn: str) -> None:
 
 def test_a_user_that_cannot_be_a_namespace_is_refused_with_advice(dsn: str, tmp_path: Path) -> None:
     for words in (["search", "x"], ["history", "x"], ["ingest", conversation(tmp_path)], ["chat"]):
-        result = call(dsn, *words, "--user", "ana.b")
+        result = call(dsn, *words, "--user", " ")
         assert result.exit_code == 1, words
-        assert "without dots" in result.stderr
+        assert "user id" in result.stderr
 
 
 def test_a_conversation_is_ingested_once_and_found(dsn: str, tmp_path: Path) -> None:

@@ -27,12 +27,19 @@ FUNCTIONS = """
     SELECT proname, replace(pg_get_functiondef(p.oid), %s, '') FROM pg_proc p
     JOIN pg_namespace n ON n.oid = pronamespace WHERE nspname = %s ORDER BY 1
 """
+GUARDED = (
+    "SELECT tablename, policyname, permissive, roles::text, cmd, qual, with_check "
+    "FROM pg_policies WHERE schemaname = %s ORDER BY 1, 2",
+    "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class JOIN pg_namespace n "
+    "ON n.oid = relnamespace WHERE nspname = %s AND relkind IN ('r', 'p') ORDER BY 1",
+)
 
 
 def described(conn: psycopg.Connection, name: str) -> list[object]:
     columns = [tuple(str(x).replace(f"{name}.", "") for x in row) for row in conn.execute(COLUMNS, [name])]
     indexes = conn.execute(INDEXES, [f"{name}.", name]).fetchall()
-    return [columns, indexes, conn.execute(FUNCTIONS, [f"{name}.", name]).fetchall()]
+    functions = conn.execute(FUNCTIONS, [f"{name}.", name]).fetchall()
+    return [columns, indexes, functions, *(conn.execute(query, [name]).fetchall() for query in GUARDED)]
 
 
 def test_the_migrations_arrive_at_the_schema(empty_dsn: str) -> None:
@@ -44,6 +51,23 @@ def test_the_migrations_arrive_at_the_schema(empty_dsn: str) -> None:
             for text in texts:
                 conn.execute(text.encode())
         assert described(conn, "whole") == described(conn, "stepwise")
+        with_namespace = {table for table, column, *_ in described(conn, "whole")[0] if column == "namespace"}
+        assert with_namespace == {name for name, *on in described(conn, "whole")[-1] if all(on)}
+
+
+def test_a_database_of_the_first_version_keeps_its_memories(empty_dsn: str) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute("CREATE EXTENSION vector; CREATE SCHEMA memory; SET search_path TO memory, public")
+        conn.execute(MIGRATIONS[1].encode())
+        conn.execute("INSERT INTO migration (number) VALUES (1)")
+        conn.execute(
+            "INSERT INTO memory (namespace, key, kind, version, value, text, language, tokens, importance, "
+            "source, created_at, updated_at) "
+            "VALUES ('a', 'k', 'turn', 1, '{}', 'likes tea', 'english', 2, 0.5, '', now(), now())"
+        )
+    assert schema.migrate(empty_dsn, "memory") == sorted(MIGRATIONS)[1:]
+    with PostgresMemoryStore(empty_dsn, db_schema="memory") as store:
+        assert store.recall(("a",), "tea")[0].memory.text == "likes tea"
 
 
 def test_migrating_again_does_nothing(empty_dsn: str) -> None:

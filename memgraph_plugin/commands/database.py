@@ -30,6 +30,12 @@ def migrate(
         str | None,
         typer.Option("--vector-type", help='Of new tables: "halfvec", or "vector" in twice the room.'),
     ] = None,
+    role: Annotated[
+        str | None, typer.Option("--role", help="Give this Postgres role what an application needs.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option("--tenant", help="Keep the role to this namespace, as acme or memories.ana.")
+    ] = None,
 ) -> None:
     """Create the tables, or bring them up to date; with --reembed, have another model embed all memories.
 
@@ -38,9 +44,11 @@ def migrate(
 
     Example: MEMGRAPH_PLUGIN_EMBEDDINGS=local:minilm memgraph-plugin migrate --reembed
     """
-    from memgraph_plugin.store import schema
+    from memgraph_plugin.store import roles, schema
     from memgraph_plugin.store.open import database
 
+    if tenant is not None and role is None:
+        raise ConfigurationError("--tenant binds a role: name it with --role.")
     settings = options.settings()
     where = database(settings), settings.db_schema, partitions, vector_type
     if as_sql:
@@ -51,6 +59,9 @@ def migrate(
     done = f"{verb} {', '.join(map(str, taken))}" if taken else "nothing to do"
     at = "the newest is" if dry_run else "it is at"
     typer.echo(f"Schema {settings.db_schema}: {done}; {at} {schema.NEWEST}.")
+    if role is not None and not dry_run:
+        roles.grant(*where[:2], role, tuple(tenant.split(".")) if tenant else None)
+        typer.echo(f"Role {role}: may read and write memories{f' of {tenant}' if tenant else ''}.")
     if reembed:
         _reembed(settings, dry_run=dry_run)
 

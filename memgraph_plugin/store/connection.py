@@ -15,6 +15,7 @@ from memgraph_plugin.errors import (
     ConfigurationError,
     DatabaseUnavailable,
     EmbeddingMismatch,
+    NamespaceDenied,
     SchemaOutOfDate,
     StoreError,
 )
@@ -118,6 +119,12 @@ def translated() -> Iterator[None]:
         psycopg.errors.InvalidSchemaName,
     ) as error:
         raise SchemaOutOfDate(f"{error} - call setup(), or run `memgraph-plugin migrate`.") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        if "row-level security" in str(error):
+            raise NamespaceDenied(f"This role may not write to this namespace: {error}") from error
+        raise StoreError(
+            f"Postgres: {error} - run `memgraph-plugin migrate --role NAME` as the tables' owner."
+        ) from error
     except psycopg.errors.DataException as error:
         if "dimensions" in str(error):
             raise EmbeddingMismatch(str(error)) from error

@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
-from memgraph_plugin.store import schema
+from memgraph_plugin.store import schema, visibility
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
@@ -49,6 +49,7 @@ class AsyncDatabase:
             "row_factory": dict_row,
             "prepare_threshold": 2 if prepare else None,
         }
+        self._guarded = False
         self._pool: AsyncConnectionPool[AsyncConn] | None = None
 
     async def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
@@ -70,6 +71,8 @@ class AsyncDatabase:
                 (laid_out,) = await self.fetch_in(conn, "layout", {"schema": self.db_schema})
                 self.layout = Layout.found(laid_out)
                 found = await self.fetch_in(conn, "embedding_model", {})
+                bound = await self.fetch_in(conn, "row_security", {"schema": self.db_schema})
+                self._guarded = bound[0]["active"]
                 await _configure(conn)
             self._pool = AsyncConnectionPool(
                 self._conninfo,
@@ -102,8 +105,20 @@ class AsyncDatabase:
     async def fetch_in(
         self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
     ) -> list[Record]:
-        """The records of one named statement, in the caller's transaction; none where it returns none."""
-        cursor = await conn.execute(query(name, self.db_schema, scope, self.layout), parameters)
+        """The records of one named statement, in the caller's transaction; none where it returns none.
+
+        Where row-level security binds this role, the rest of the transaction sees what the parameters are
+        about, see `visibility.scope_of`.
+        """
+        statement = query(name, self.db_schema, scope, self.layout)
+        about = visibility.scope_of(parameters, scope) if self._guarded else None
+        if about is not None:
+            # Sent together: one round trip, and one transaction, also where the caller has none.
+            async with conn.pipeline():
+                await conn.execute(visibility.SET_SCOPE, [about])
+                cursor = await conn.execute(statement, parameters)
+        else:
+            cursor = await conn.execute(statement, parameters)
         if not cursor.description:
             return []
         namespace = parameters.get("namespace")
@@ -117,8 +132,13 @@ class AsyncDatabase:
     async def copy_in(
         self, conn: AsyncConn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """Copy rows into the table of one named COPY statement."""
-        async with conn.cursor() as cursor, cursor.copy(query(name, self.db_schema)) as copy:
+        """Copy rows into the table of one named COPY statement, in the caller's transaction."""
+        statement = query(name, self.db_schema)
+        if self._guarded:  # Postgres refuses COPY there
+            for chunk in visibility.columns(rows, types):
+                await conn.execute(visibility.insert_instead(statement, types), chunk)
+            return
+        async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(types)
             for row in rows:
                 await copy.write_row(row)

@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from langgraph.store.base import Item, ListNamespacesOp, SearchItem
@@ -16,6 +17,7 @@ from memgraph_plugin.store.filters import to_jsonpath
 from memgraph_plugin.store.journal import Batch, Change, Line, Row
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.ranking import estimate_tokens, unit
+from memgraph_plugin.store.visibility import EVERYTHING
 from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, Receipts
 
 Record = Mapping[str, Any]
@@ -218,7 +220,10 @@ def namespace_parameters(op: ListNamespacesOp) -> dict[str, Any]:
         {"suffix": c.match_type == "suffix", "depth": len(c.path), "path": list(c.path)}
         for c in op.match_conditions or ()
     ]
+    prefixes = (c.path for c in op.match_conditions or () if c.match_type == "prefix")
+    literal = (".".join(takewhile(lambda label: label != "*", path)) for path in prefixes)
     return {
+        "namespace": max(literal, key=len, default="") or EVERYTHING,
         "conditions": Jsonb(conditions),
         "max_depth": op.max_depth,
         "limit": op.limit,

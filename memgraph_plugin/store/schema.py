@@ -54,6 +54,7 @@ def migrate(
             _require_pgvector(conn)
             for text in _steps(conn, schema, before, Layout.chosen(partitions, vector_type)):
                 conn.execute(text.encode())
+            roles.grant_again(conn, schema)
             return pending
 
 

@@ -96,6 +96,8 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
         if not isinstance(op, GetOp | PutOp | SearchOp | ListNamespacesOp):
             raise ValueError(f"Unknown operation: {type(op).__name__}")
         validate_op_namespace(op)
+        for label in _labels(op):
+            check_text(label, f"ops[{i}]: namespace")
         if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
             raise ValueError("limit and offset cannot be negative.")
         if isinstance(op, ListNamespacesOp) and op.max_depth is not None and op.max_depth < 1:
@@ -116,6 +118,12 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
     if len(checked) > MAX_OPERATIONS:
         raise InvalidValue(f"A batch has at most {MAX_OPERATIONS:,} operations, not {len(checked):,}.")
     return checked
+
+
+def _labels(op: GetOp | PutOp | SearchOp | ListNamespacesOp) -> Iterable[str]:
+    if isinstance(op, ListNamespacesOp):
+        return (label for condition in op.match_conditions or () for label in condition.path)
+    return op.namespace_prefix if isinstance(op, SearchOp) else op.namespace
 
 
 def check_namespace(namespace: Namespace) -> None:

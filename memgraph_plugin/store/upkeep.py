@@ -30,7 +30,7 @@ class Upkeep(SweptByThread):
         swept, more = 0, True
 
         def sweep(conn: Conn) -> tuple[int, bool]:
-            found = (self._database.fetch_in(conn, "sweep_ttl", {"limit": BATCH}))[0]
+            found = (self._database.fetch_in(conn, "sweep_ttl", {"limit": BATCH}, "everywhere"))[0]
             return found["swept"], found["most"] == BATCH
 
         while more:

@@ -30,7 +30,7 @@ class AsyncUpkeep(AsyncOnly):
         swept, more = 0, True
 
         async def sweep(conn: AsyncConn) -> tuple[int, bool]:
-            found = (await self._database.fetch_in(conn, "sweep_ttl", {"limit": BATCH}))[0]
+            found = (await self._database.fetch_in(conn, "sweep_ttl", {"limit": BATCH}, "everywhere"))[0]
             return found["swept"], found["most"] == BATCH
 
         while more:

@@ -27,6 +27,7 @@ CREATE TABLE embedding_next (
     FOREIGN KEY (namespace, key) REFERENCES memory ON DELETE CASCADE
 );
 ALTER TABLE embedding_next ALTER COLUMN embedding SET STORAGE MAIN;
+SELECT guard('embedding_next');
 
 -- The planner's statistics hold samples of what is in a column, and outlive the rows: none of what people said.
 ALTER TABLE memory
