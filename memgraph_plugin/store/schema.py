@@ -11,6 +11,7 @@ from psycopg import sql
 from psycopg.rows import dict_row, scalar_row
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
+from memgraph_plugin.store import roles
 from memgraph_plugin.store.connection import checked_conninfo, translated
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sql import MIGRATIONS, SCHEMA, query
