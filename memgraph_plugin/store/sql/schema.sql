@@ -171,8 +171,10 @@ DECLARE
     cap record;
 BEGIN
     EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', guarded);
-    EXECUTE format($policy$CREATE POLICY scope ON %1$s USING (
-        namespace = %2$s OR (namespace > %2$s || '.' AND namespace < %2$s || '/') OR %2$s = '.')$policy$, guarded, scope);
+    -- CASE, since the planner would take the condition for one more that few rows meet, and join them one by one.
+    EXECUTE format($policy$CREATE POLICY scope ON %1$s USING (CASE WHEN
+        namespace = %2$s OR (namespace > %2$s || '.' AND namespace < %2$s || '/') OR %2$s = '.'
+        THEN true ELSE false END)$policy$, guarded, scope);
     -- Roles that are bound to a tenant are so on every table, whichever came first.
     FOR cap IN
         SELECT DISTINCT polname, rolname, pg_get_expr(polqual, polrelid) AS condition
