@@ -20,7 +20,6 @@ from langgraph.store.base import (
     SearchOp,
     TTLConfig,
 )
-from pgvector import HalfVector
 
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
@@ -255,8 +254,7 @@ class PostgresMemoryStore(Past):
         self._open()
         if not text.strip():
             return self._database.fetch("latest", parameters, scope)
-        towards = self._towards(text)
-        vector = None if towards is None else HalfVector(list(towards))
+        vector = records.halfvec(self._towards(text))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
         return self._database.fetch("recall", parameters, scope)
 

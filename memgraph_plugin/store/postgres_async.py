@@ -19,7 +19,6 @@ from langgraph.store.base import (
     SearchOp,
     TTLConfig,
 )
-from pgvector import HalfVector
 
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
@@ -255,8 +254,7 @@ class AsyncPostgresMemoryStore(AsyncPast):
         await self._open()
         if not text.strip():
             return await self._database.fetch("latest", parameters, scope)
-        towards = await self._towards(text)
-        vector = None if towards is None else HalfVector(list(towards))
+        vector = records.halfvec(await self._towards(text))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
         return await self._database.fetch("recall", parameters, scope)
 

@@ -113,7 +113,8 @@ def histories_of(found: Iterable[Record]) -> dict[str, list[Line]]:
 
 
 def _line_of(record: Record) -> Line:
-    then = {"created_at": None, "updated_at": record["recorded_at"]}  # the timeline knows since when
+    # Since when it is there, the timeline knows; mostly, this is its first version.
+    then = {"created_at": record["recorded_at"], "updated_at": record["recorded_at"]}
     gone = record["operation"] == "delete"
     version = MemoryVersion(
         key=record["key"],
@@ -132,15 +133,6 @@ def _line_of(record: Record) -> Line:
     return Line(version, record["language"], record["ttl"])
 
 
-def vectors_of(found: Iterable[Record]) -> dict[tuple[str, str], Sequence[float]]:
-    """The vectors that versions still share with the rows of today, by key and text."""
-    return {
-        (record["key"], record["text"]): record["embedding"].to_list()
-        for record in found
-        if record["embedding"] is not None
-    }
-
-
 def logged_of(record: Record) -> LoggedBatch:
     return LoggedBatch(
         batch_id=str(record["batch_id"]),
@@ -151,12 +143,15 @@ def logged_of(record: Record) -> LoggedBatch:
     )
 
 
+def halfvec(vector: Sequence[float] | None) -> HalfVector | None:
+    return None if vector is None else HalfVector(list(vector))
+
+
 def memory_row(change: Change) -> tuple[Any, ...]:
     """The parameters of `insert_memory`, in its order."""
     assert change.row is not None  # noqa: S101 - callers write only what is left
     m = change.row.memory
-    vector = None if change.embedding is None else unit(change.embedding)
-    embedding = None if vector is None else HalfVector(list(vector))
+    embedding = halfvec(None if change.embedding is None else unit(change.embedding))
     return (
         encode(m.namespace), m.key, m.kind, m.version, Jsonb(m.value), m.text, change.row.language, embedding,
         m.tokens, m.session, m.position, m.importance, m.source, m.valid_from, m.valid_to, m.created_at,
