@@ -56,25 +56,28 @@ def embedded(entries: Iterable[Entry], vectors: Mapping[str, Sequence[float]]) -
     ]
 
 
+def cosine(towards: Sequence[float] | None, entry: Entry) -> float | None:
+    """Of an entry and a vector of length 1; None where there is none."""
+    return sum(map(mul, towards, entry.embedding)) if towards and entry.embedding else None
+
+
 def ranked(
-    entries: Iterable[Entry], query: str, language: str, vector: Sequence[float] | None
+    entries: Sequence[Entry], cosines: Sequence[float | None], query: str, language: str
 ) -> list[tuple[Entry, Hit]]:
     """The entries that answer a query, best first; without a query all of them, as they come."""
     if not query.strip():
         return [(entry, Hit(entry.memory, 0.0)) for entry in entries]
-    entries = [entry for entry in entries if entry.memory.text]
-    cosines = [
-        sum(map(mul, vector, entry.embedding)) if vector and entry.embedding else None for entry in entries
-    ]
-    words = bm25(lexemes(query[:QUESTION_CHARACTERS], language), [entry.terms for entry in entries])
-    memories = [entry.memory for entry in entries]
+    # What has no text is not to be found.
+    kept = [(entry, near) for entry, near in zip(entries, cosines, strict=True) if entry.memory.text]
+    words = bm25(lexemes(query[:QUESTION_CHARACTERS], language), [entry.terms for entry, _ in kept])
+    memories = [entry.memory for entry, _ in kept]
     sessions = [None if memory.session is None else (memory.namespace, memory.session) for memory in memories]
-    scores = fuse(cosines, words, sessions, [memory.position for memory in memories])
+    scores = fuse([near for _, near in kept], words, sessions, [memory.position for memory in memories])
     found = [
-        (entry, Hit(entry.memory, score, cosine, word or None))
-        for entry, score, cosine, word in zip(entries, scores, cosines, words, strict=True)
+        (entry, Hit(entry.memory, score, near, word or None))
+        for (entry, near), score, word in zip(kept, scores, words, strict=True)
         # Without a vector, it takes a word of the query, or a neighbour that has one.
-        if cosine is not None or word or score > 0
+        if near is not None or word or score > 0
     ]
     return sorted(found, key=lambda pair: (-pair[1].score, pair[1].memory.key))
 

@@ -28,7 +28,7 @@ from langgraph.store.base import (
 
 from memgraph_plugin.errors import EmbeddingMismatch
 from memgraph_plugin.store.base import embedder
-from memgraph_plugin.store.entry import Entry, embedded, entry_of, ranked
+from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, ranked
 from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
 from memgraph_plugin.store.ranking import unit, within_budget
@@ -295,9 +295,7 @@ class InMemoryMemoryStore(InMemoryPast):
     def _search(self, op: SearchOp, vectors: Vectors, now: datetime) -> list[SearchItem]:
         query = op.query or ""
         entries = self._table.newest(self._table.below(op.namespace_prefix), now, filter=op.filter)
-        found = ranked(entries, query, self.language, vectors.queries.get(query))[
-            op.offset : op.offset + op.limit
-        ]
+        found = self._ranked(entries, query, vectors)[op.offset : op.offset + op.limit]
         if op.refresh_ttl:
             for entry, _ in found:
                 self._table.refresh(entry, now)
@@ -307,9 +305,12 @@ class InMemoryMemoryStore(InMemoryPast):
         ]
 
     def _hits(self, entries: list[Entry], query: str, vectors: Vectors, k: int) -> list[Hit]:
-        entries = embedded(entries, vectors.texts)
-        found = ranked(entries, query, self.language, vectors.queries.get(query))[:k]
+        found = self._ranked(embedded(entries, vectors.texts), query, vectors)[:k]
         return [replace(hit, memory=copy.deepcopy(hit.memory)) for _, hit in found]
+
+    def _ranked(self, entries: list[Entry], query: str, vectors: Vectors) -> list[tuple[Entry, Hit]]:
+        towards = vectors.queries.get(query)
+        return ranked(entries, [cosine(towards, entry) for entry in entries], query, self.language)
 
 
 # What has no state.

@@ -12,7 +12,7 @@ from memgraph_plugin.errors import BatchNotFound, MemoryNotFound
 from memgraph_plugin.store import records, timeline
 from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database import Database, Record
-from memgraph_plugin.store.entry import embedded, entry_of, ranked, unembedded
+from memgraph_plugin.store.entry import cosine, embedded, entry_of, ranked, unembedded
 from memgraph_plugin.store.journal import Row, Step
 from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
 from memgraph_plugin.store.sweeper import SweptByThread
@@ -46,7 +46,7 @@ class Past(SweptByThread):
     ) -> list[Memory]:
         check_namespace(namespace)
         check_kinds(kinds)
-        rows, _ = self._believed(namespace, valid_at, known_at, kinds, filter, vectors=False)
+        rows, _ = self._believed(namespace, valid_at, known_at, kinds, filter)
         return [row.memory for row in rows]
 
     def log(self, namespace: Namespace, *, limit: int = 20) -> list[LoggedBatch]:
@@ -84,16 +84,18 @@ class Past(SweptByThread):
         known_at: datetime | None,
     ) -> list[Hit]:
         """What answers a query, of all that was so then, best first; ranked here, not in the database."""
-        rows, found = self._believed(
-            namespace, valid_at, known_at, kinds, filter, vectors=bool(query.strip())
-        )
+        towards = self._towards(query) if query.strip() else None
+        rows, found = self._believed(namespace, valid_at, known_at, kinds, filter, towards)
         if not query.strip():
             return [Hit(row.memory, 0.0) for row in rows]
-        shared = records.vectors_of(found)
-        entries = [entry_of(row, shared.get((row.memory.key, row.memory.text))) for row in rows]
-        entries = embedded(entries, self._embed(unembedded(entries)))
-        towards = self._towards(query) if entries else None
-        return [hit for _, hit in ranked(entries, query, self.language, towards)]
+        known = {(record["key"], record["version"]): record["cosine"] for record in found}
+        cosines = [known[row.memory.key, row.memory.version] for row in rows]
+        entries = [entry_of(row, None) for row in rows]
+        if towards is not None:
+            new = [entry for entry, near in zip(entries, cosines, strict=True) if near is None]
+            made = iter(embedded(new, self._embed(unembedded(new))))
+            cosines = [cosine(towards, next(made)) if near is None else near for near in cosines]
+        return [hit for _, hit in ranked(entries, cosines, query, self.language)]
 
     def _believed(
         self,
@@ -102,13 +104,16 @@ class Past(SweptByThread):
         known_at: datetime | None,
         kinds: Sequence[MemoryKind] | None,
         filter: Mapping[str, Any] | None,  # noqa: A002
-        *,
-        vectors: bool,
+        towards: Sequence[float] | None = None,
     ) -> tuple[list[Row], list[Record]]:
         """What was so, and the records that say so."""
         check_moments(valid_at=valid_at, known_at=known_at)
         self._open()
-        where = {"namespace": records.encode(namespace), "known_at": known_at, "vectors": vectors}
+        where = {
+            "namespace": records.encode(namespace),
+            "known_at": known_at,
+            **self._question(towards),
+        }
         found = self._database.fetch("past", where)
         now = found[0]["asked_at"] if found else timeline.ALWAYS
         rows = timeline.believed(
@@ -136,3 +141,6 @@ class Past(SweptByThread):
 
     @abstractmethod
     def _towards(self, query: str) -> Sequence[float] | None: ...
+
+    @abstractmethod
+    def _question(self, towards: Sequence[float] | None) -> dict[str, Any]: ...

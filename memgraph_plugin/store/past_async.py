@@ -12,7 +12,7 @@ from memgraph_plugin.store import records, timeline
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database_async import AsyncDatabase, Record
-from memgraph_plugin.store.entry import embedded, entry_of, ranked, unembedded
+from memgraph_plugin.store.entry import cosine, embedded, entry_of, ranked, unembedded
 from memgraph_plugin.store.journal import Row, Step
 from memgraph_plugin.store.storable import check_batch, check_key, check_kinds, check_moments, check_namespace
 from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Receipts
@@ -45,7 +45,7 @@ class AsyncPast(AsyncOnly):
     ) -> list[Memory]:
         check_namespace(namespace)
         check_kinds(kinds)
-        rows, _ = await self._believed(namespace, valid_at, known_at, kinds, filter, vectors=False)
+        rows, _ = await self._believed(namespace, valid_at, known_at, kinds, filter)
         return [row.memory for row in rows]
 
     async def alog(self, namespace: Namespace, *, limit: int = 20) -> list[LoggedBatch]:
@@ -85,16 +85,18 @@ class AsyncPast(AsyncOnly):
         known_at: datetime | None,
     ) -> list[Hit]:
         """What answers a query, of all that was so then, best first; ranked here, not in the database."""
-        rows, found = await self._believed(
-            namespace, valid_at, known_at, kinds, filter, vectors=bool(query.strip())
-        )
+        towards = await self._towards(query) if query.strip() else None
+        rows, found = await self._believed(namespace, valid_at, known_at, kinds, filter, towards)
         if not query.strip():
             return [Hit(row.memory, 0.0) for row in rows]
-        shared = records.vectors_of(found)
-        entries = [entry_of(row, shared.get((row.memory.key, row.memory.text))) for row in rows]
-        entries = embedded(entries, await self._embed(unembedded(entries)))
-        towards = await self._towards(query) if entries else None
-        return [hit for _, hit in ranked(entries, query, self.language, towards)]
+        known = {(record["key"], record["version"]): record["cosine"] for record in found}
+        cosines = [known[row.memory.key, row.memory.version] for row in rows]
+        entries = [entry_of(row, None) for row in rows]
+        if towards is not None:
+            new = [entry for entry, near in zip(entries, cosines, strict=True) if near is None]
+            made = iter(embedded(new, await self._embed(unembedded(new))))
+            cosines = [cosine(towards, next(made)) if near is None else near for near in cosines]
+        return [hit for _, hit in ranked(entries, cosines, query, self.language)]
 
     async def _believed(
         self,
@@ -103,13 +105,16 @@ class AsyncPast(AsyncOnly):
         known_at: datetime | None,
         kinds: Sequence[MemoryKind] | None,
         filter: Mapping[str, Any] | None,  # noqa: A002
-        *,
-        vectors: bool,
+        towards: Sequence[float] | None = None,
     ) -> tuple[list[Row], list[Record]]:
         """What was so, and the records that say so."""
         check_moments(valid_at=valid_at, known_at=known_at)
         await self._open()
-        where = {"namespace": records.encode(namespace), "known_at": known_at, "vectors": vectors}
+        where = {
+            "namespace": records.encode(namespace),
+            "known_at": known_at,
+            **self._question(towards),
+        }
         found = await self._database.fetch("past", where)
         now = found[0]["asked_at"] if found else timeline.ALWAYS
         rows = timeline.believed(
@@ -137,3 +142,6 @@ class AsyncPast(AsyncOnly):
 
     @abstractmethod
     async def _towards(self, query: str) -> Sequence[float] | None: ...
+
+    @abstractmethod
+    def _question(self, towards: Sequence[float] | None) -> dict[str, Any]: ...

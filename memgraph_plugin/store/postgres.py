@@ -263,10 +263,7 @@ class PostgresMemoryStore(Past, Upkeep):
         self._open()
         if not text.strip():
             return self._database.fetch("latest", parameters, scope)
-        towards = self._towards(text)
-        vector = None if towards is None else self._database.layout.vector(towards)
-        model, dimension = self._model or (None, None)
-        parameters |= {"vector": vector, "model": model, "dimension": dimension}
+        parameters |= self._question(self._towards(text))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
         return self._database.fetch("recall", parameters, scope)
 
@@ -348,6 +345,12 @@ class PostgresMemoryStore(Past, Upkeep):
         if self.embeddings is None:
             return None
         return unit(fitting(self.embeddings.embed_query(query), self._model))
+
+    def _question(self, towards: Sequence[float] | None) -> dict[str, Any]:
+        """The parameters of `{vector}`: that of a query, and the model that made it."""
+        model, dimension = self._model or (None, None)
+        vector = None if towards is None else self._database.layout.vector(towards)
+        return {"vector": vector, "model": model, "dimension": dimension}
 
     def _open(self) -> None:
         if not self._ready:

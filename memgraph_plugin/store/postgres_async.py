@@ -265,10 +265,7 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
         await self._open()
         if not text.strip():
             return await self._database.fetch("latest", parameters, scope)
-        towards = await self._towards(text)
-        vector = None if towards is None else self._database.layout.vector(towards)
-        model, dimension = self._model or (None, None)
-        parameters |= {"vector": vector, "model": model, "dimension": dimension}
+        parameters |= self._question(await self._towards(text))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
         return await self._database.fetch("recall", parameters, scope)
 
@@ -350,6 +347,12 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
         if self.embeddings is None:
             return None
         return unit(fitting(await self.embeddings.aembed_query(query), self._model))
+
+    def _question(self, towards: Sequence[float] | None) -> dict[str, Any]:
+        """The parameters of `{vector}`: that of a query, and the model that made it."""
+        model, dimension = self._model or (None, None)
+        vector = None if towards is None else self._database.layout.vector(towards)
+        return {"vector": vector, "model": model, "dimension": dimension}
 
     async def _open(self) -> None:
         self._bind()

@@ -110,7 +110,8 @@ def histories_of(found: Iterable[Record]) -> dict[str, list[Line]]:
 
 
 def _line_of(record: Record) -> Line:
-    then = {"created_at": None, "updated_at": record["recorded_at"]}  # the timeline knows since when
+    # Since when it is there, the timeline knows; mostly, this is its first version.
+    then = {"created_at": record["recorded_at"], "updated_at": record["recorded_at"]}
     gone = record["operation"] == "delete"
     version = MemoryVersion(
         key=record["key"],
@@ -127,15 +128,6 @@ def _line_of(record: Record) -> Line:
         restores=record["restores"],
     )
     return Line(version, record["language"], record["ttl"])
-
-
-def vectors_of(found: Iterable[Record]) -> dict[tuple[str, str], Sequence[float]]:
-    """The vectors that versions still share with the rows of today, by key and text."""
-    return {
-        (record["key"], record["text"]): record["embedding"].to_list()
-        for record in found
-        if record["embedding"] is not None
-    }
 
 
 def logged_of(record: Record) -> LoggedBatch:

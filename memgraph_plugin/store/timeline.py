@@ -94,7 +94,10 @@ def _believed(lines: Sequence[Line], moment: Moment, language: str) -> Row | Non
     for span in _spans(_chains([line.version for line in known])[-1]):
         if span.since <= valid_at and (span.until is None or valid_at < span.until):
             line = next(line for line in known if line.version.version == span.version)
-            return Row(replace(span.memory, valid_to=span.until), line.language or language, line.ttl)
+            memory = span.memory
+            if memory.valid_to != span.until:
+                memory = replace(memory, valid_to=span.until)
+            return Row(memory, line.language or language, line.ttl)
     return None
 
 
@@ -202,7 +205,9 @@ def _chains(versions: Sequence[MemoryVersion]) -> list[_Link | None]:
                     created_at, before = line.recorded_at, None
                 elif line.mode == "supersede":
                     before = chain
-            memory = replace(line.memory, created_at=created_at, updated_at=line.recorded_at)
+            memory = line.memory
+            if memory.created_at != created_at:
+                memory = replace(memory, created_at=created_at)
             chain = _Link(line, memory, before)
         by_version[line.version] = chain
         chains.append(chain)
