@@ -81,7 +81,7 @@ class Table:
             del self._entries[namespace][key]
         gone = expired | {name for name, moment in self._expiring.items() if moment <= now}
         for name in gone:
-            del self._versions[name]
+            self._versions.pop(name, None)
             self._expiring.pop(name, None)
         return len(expired), gone
 
