@@ -120,7 +120,11 @@ def _copy(store: PostgresMemoryStore, prefix: str, items: list[Record], copied: 
     found = store._database.fetch("known_keys", {"namespace": prefix, "keys": list(puts)})
     known = {record["key"]: record["updated_at"] for record in found}
     there = {item["key"]: item for item in items}
-    newer = {key for key, changed in known.items() if changed and changed < there[key]["updated_at"]}
+    newer = {
+        key
+        for key, changed in known.items()
+        if changed and there[key]["updated_at"] and changed < there[key]["updated_at"]
+    }
     new = puts.keys() - known.keys()
     _write(store, [put for key, put in puts.items() if key in new | newer], there)
     copied.new += len(new)
@@ -143,6 +147,7 @@ def _write(store: PostgresMemoryStore, puts: list[PutOp], there: Mapping[str, Re
     times = [
         (item["created_at"], item["updated_at"], item["expires_at"], put.ttl, encoded, put.key)
         for put, item in ((put, there[put.key]) for put in puts)
+        if item["updated_at"] is not None  # else it is of now, as every put is
     ]
 
     def write(conn: Conn) -> None:

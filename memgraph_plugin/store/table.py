@@ -92,13 +92,13 @@ class Table:
             del self._entries[namespace][key]
         gone = expired | {name for name, moment in self._expiring.items() if moment <= now}
         for namespace, key in gone:
-            self._lines[namespace].pop(key, None)
+            self._lines.get(namespace, {}).pop(key, None)
             self._expiring.pop((namespace, key), None)
         for namespace in {namespace for namespace, _ in gone}:
             keys = {key for space, key in gone if space == namespace}
             self._log[namespace] = [
                 replace(batch, receipts=without_reasons(batch.receipts, keys))
-                for batch in self._log[namespace]
+                for batch in self.logged(namespace)
             ]
         return len(expired), gone
 

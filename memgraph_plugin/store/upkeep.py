@@ -15,6 +15,9 @@ from memgraph_plugin.types import Delete, Namespace
 BATCH = 1_000
 """Memories that one transaction sweeps or deletes."""
 
+EVERYTHING = "."
+"""What a sweep is about, as row-level security is told: no namespace is called so."""
+
 
 class Upkeep(SweptByThread):
     """The part of the Postgres store that works in the background, or on many namespaces at once."""
@@ -28,9 +31,10 @@ class Upkeep(SweptByThread):
     def sweep_ttl(self) -> int:
         self._open()
         swept, more = 0, True
+        where = {"namespace": EVERYTHING, "limit": BATCH}
 
         def sweep(conn: Conn) -> tuple[int, bool]:
-            found = (self._database.fetch_in(conn, "sweep_ttl", {"limit": BATCH}, "everywhere"))[0]
+            found = (self._database.fetch_in(conn, "sweep_ttl", where))[0]
             return found["swept"], found["most"] == BATCH
 
         while more:

@@ -15,6 +15,9 @@ from memgraph_plugin.types import Delete, Namespace
 BATCH = 1_000
 """Memories that one transaction sweeps or deletes."""
 
+EVERYTHING = "."
+"""What a sweep is about, as row-level security is told: no namespace is called so."""
+
 
 class AsyncUpkeep(AsyncOnly):
     """The part of the Postgres store that works in the background, or on many namespaces at once."""
@@ -28,9 +31,10 @@ class AsyncUpkeep(AsyncOnly):
     async def sweep_ttl(self) -> int:
         await self._open()
         swept, more = 0, True
+        where = {"namespace": EVERYTHING, "limit": BATCH}
 
         async def sweep(conn: AsyncConn) -> tuple[int, bool]:
-            found = (await self._database.fetch_in(conn, "sweep_ttl", {"limit": BATCH}, "everywhere"))[0]
+            found = (await self._database.fetch_in(conn, "sweep_ttl", where))[0]
             return found["swept"], found["most"] == BATCH
 
         while more:

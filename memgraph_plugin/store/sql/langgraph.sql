@@ -19,8 +19,8 @@ SELECT count(*) FROM {schema}.store
 
 -- name: langgraph_items
 -- The next items after one of them. The value as text: one that cannot be read must not stop the others.
-SELECT prefix, key, value::text AS value, coalesce(updated_at, created_at, now()) AS updated_at,
-    coalesce(created_at, updated_at, now()) AS created_at, expires_at, ttl_minutes,
+SELECT prefix, key, value::text AS value, coalesce(updated_at, created_at) AS updated_at,
+    coalesce(created_at, updated_at) AS created_at, expires_at, ttl_minutes,
     coalesce(expires_at <= now(), false) AS expired
 FROM {schema}.store
 WHERE %(prefix)s::text IS NULL OR (prefix, key) > (%(prefix)s::text, %(key)s::text)
