@@ -19,7 +19,7 @@ SUBSTITUTIONS = (
     (r"async def __a(enter|exit)__", r"def __\1__"),
     (r"async (def|with) ", r"\1 "),
     (r"\bawait ", ""),
-    (r"asyncio\.to_thread\((\S+), ", r"\1("),
+    (r"asyncio\.to_thread\(\s*(\S+), ", r"\1("),
     (r"asyncio\.sleep", "time.sleep"),
     (r"import asyncio\nimport random\n", "import random\nimport time\n"),
     (r"import asyncio\n", "import threading\n"),

@@ -54,7 +54,7 @@ class Database:
 
     def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        return asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema, partitions, vector_type)
+        return schema.migrate(self._conninfo, self.db_schema, partitions, vector_type)
 
     def open(self, language: str) -> Model | None:
         """Check that the schema and the language fit, and open the pool.
