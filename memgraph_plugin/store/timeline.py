@@ -169,14 +169,15 @@ def undoing(batch: LoggedBatch, histories: Mapping[str, Sequence[Line]]) -> list
 
 
 def _inverse(batch_id: str, receipt: Receipt, lines: Sequence[Line]) -> Undo:
-    undo = Undo(key=receipt.key or "", reason=f"undo of {batch_id}")
+    done = "insert" if receipt.operation == "noop" else receipt.operation  # no-ops are never applied
+    undo = Undo(key=receipt.key or "", undone=done, reason=f"undo of {batch_id}")
     places = {line.version.version: place for place, line in enumerate(lines)}
     place = places.get(receipt.version or 0)
     # Where the version is another batch's, the key was let go with its history, and begun anew.
     if place is None or lines[place].version.batch_id != batch_id:
         return undo
     made = lines[place].version
-    undo = replace(undo, version=made.version, undone=made.operation)
+    undo = replace(undo, version=made.version)
     before = _chains([line.version for line in lines[:place]])[-1] if place else None
     if made.operation == "insert" or before is None:
         return undo
