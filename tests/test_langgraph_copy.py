@@ -132,7 +132,7 @@ def test_what_cannot_be_stored_is_listed(source: str, store: PostgresMemoryStore
     assert copy_langgraph_store(source, store).unchanged == 23
 
 
-def test_the_source_is_only_read_and_may_be_missing(store: PostgresMemoryStore, dsn: str) -> None:
+def test_a_source_that_is_none_is_refused(store: PostgresMemoryStore, dsn: str) -> None:
     with pytest.raises(ConfigurationError, match="'public'"):
         copy_langgraph_store(dsn, store)
     with pytest.raises(DatabaseUnavailable):

@@ -72,7 +72,6 @@ def copy_langgraph_store(
     with translated():
         conn = psycopg.connect(checked_conninfo(source), autocommit=True, row_factory=dict_row)
     with conn:
-        conn.read_only = True
         if not _read(conn, "langgraph_table", source_schema)[0]["present"]:
             raise ConfigurationError(
                 f"There is no table of LangGraph's store in the schema {source_schema!r}."
