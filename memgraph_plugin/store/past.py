@@ -46,6 +46,8 @@ class Past(SweptByThread):
     ) -> list[Memory]:
         check_namespace(namespace)
         check_kinds(kinds)
+        check_moments(valid_at=valid_at, known_at=known_at)
+        self._open()
         rows, _ = self._believed(namespace, valid_at, known_at, kinds, filter)
         return [row.memory for row in rows]
 
@@ -84,6 +86,8 @@ class Past(SweptByThread):
         known_at: datetime | None,
     ) -> list[Hit]:
         """What answers a query, of all that was so then, best first; ranked here, not in the database."""
+        check_moments(valid_at=valid_at, known_at=known_at)
+        self._open()
         towards = self._towards(query) if query.strip() else None
         rows, found = self._believed(namespace, valid_at, known_at, kinds, filter, towards)
         if not query.strip():
@@ -107,8 +111,6 @@ class Past(SweptByThread):
         towards: Sequence[float] | None = None,
     ) -> tuple[list[Row], list[Record]]:
         """What was so, and the records that say so."""
-        check_moments(valid_at=valid_at, known_at=known_at)
-        self._open()
         where = {
             "namespace": records.encode(namespace),
             "known_at": known_at,

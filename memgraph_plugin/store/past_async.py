@@ -45,6 +45,8 @@ class AsyncPast(AsyncOnly):
     ) -> list[Memory]:
         check_namespace(namespace)
         check_kinds(kinds)
+        check_moments(valid_at=valid_at, known_at=known_at)
+        await self._open()
         rows, _ = await self._believed(namespace, valid_at, known_at, kinds, filter)
         return [row.memory for row in rows]
 
@@ -85,6 +87,8 @@ class AsyncPast(AsyncOnly):
         known_at: datetime | None,
     ) -> list[Hit]:
         """What answers a query, of all that was so then, best first; ranked here, not in the database."""
+        check_moments(valid_at=valid_at, known_at=known_at)
+        await self._open()
         towards = await self._towards(query) if query.strip() else None
         rows, found = await self._believed(namespace, valid_at, known_at, kinds, filter, towards)
         if not query.strip():
@@ -108,8 +112,6 @@ class AsyncPast(AsyncOnly):
         towards: Sequence[float] | None = None,
     ) -> tuple[list[Row], list[Record]]:
         """What was so, and the records that say so."""
-        check_moments(valid_at=valid_at, known_at=known_at)
-        await self._open()
         where = {
             "namespace": records.encode(namespace),
             "known_at": known_at,
