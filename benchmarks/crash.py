@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -224,7 +225,7 @@ class Found:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-def run(rounds: int, clients: int, seconds: float, seed: int, show: Callable[[str], None]) -> dict[str, Any]:
+def run(rounds: int, clients: int, writes: int, seed: int, show: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="memgraph-plugin-crash-") as folder:
         server = EmbeddedPostgres(Path(folder) / "data")
         try:
@@ -236,7 +237,7 @@ def run(rounds: int, clients: int, seconds: float, seed: int, show: Callable[[st
             dice = random.Random(seed)
             for number in range(rounds):
                 killed = KILLED[number % len(KILLED)]
-                started = _round(server, notes, f"{seed}-{number}", killed, clients, seconds, dice)
+                started = _round(server, notes, f"{seed}-{number}", killed, clients, writes, dice)
                 found.rounds[killed] += 1
                 found.recovered.append(started)
                 _check(dsn, notes, found)
@@ -268,7 +269,7 @@ def _round(
     name: str,
     killed: str,
     clients: int,
-    seconds: float,
+    writes: int,
     dice: random.Random,
 ) -> float:
     """Let clients write, kill, start the server again; the seconds until it answered."""
@@ -278,7 +279,7 @@ def _round(
     running = [fork.Process(target=client, args=(server.dsn, notes, each, begun)) for each in made]
     for process in running:
         process.start()
-    time.sleep(0.4 + dice.uniform(0.2, 1.0) * seconds)
+    _wait_for(notes, dice.randint(writes // 2, writes))
     if "clients" in killed:
         _kill(running)
     if killed != "clients":
@@ -287,9 +288,20 @@ def _round(
     server.ensure()
     back = time.monotonic() - began
     if "clients" not in killed:
-        time.sleep(dice.uniform(0.5, 1.0) * seconds)  # they go on, on a server that came back
+        _wait_for(notes, dice.randint(writes // 2, writes))  # they go on, on a server that came back
     _kill(running)
     return back
+
+
+def _wait_for(notes: Path, calls: int) -> None:
+    """Until so many more calls are done; with an end, should they hang."""
+    already, until = _done(notes), time.monotonic() + 30
+    while _done(notes) < already + calls and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _done(notes: Path) -> int:
+    return notes.read_bytes().count(b'["done"') if notes.exists() else 0
 
 
 def _kill(processes: Sequence[BaseProcess]) -> None:
@@ -311,7 +323,8 @@ def _kill_server(server: EmbeddedPostgres, killed: str, dice: random.Random) -> 
     else:
         victims = [postmaster, *(map(int, children) if killed == "whole server" else ())]
     for pid in [dice.choice(victims)] if killed == "one backend" and victims else victims:
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(pid, signal.SIGKILL)
 
 
 def _read(notes: Path) -> Iterator[tuple[str, Write, str]]:
@@ -371,13 +384,13 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=50)
     parser.add_argument("--clients", type=int, default=4, help=f"processes, of {LANES} threads or tasks each")
-    parser.add_argument("--seconds", type=float, default=2.0, help="of load before and after, at most")
+    parser.add_argument("--writes", type=int, default=200, help="before each kill, and after it, at most")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, help="write the figures here as JSON")
     given = parser.parse_args()
     console = Console()
     here = machine()
-    result = run(given.rounds, given.clients, given.seconds, given.seed, lambda line: print(line, flush=True))
+    result = run(given.rounds, given.clients, given.writes, given.seed, lambda line: print(line, flush=True))
     result |= {"machine": here, "data": f"{given.clients} clients of {LANES} lanes, seed {given.seed}"}
     rows = [
         *((f"rounds: kill -9 {name}", str(count)) for name, count in result["rounds"].items()),

@@ -21,6 +21,7 @@ SUBSTITUTIONS = (
     (r"\bawait ", ""),
     (r"asyncio\.to_thread\((\S+), ", r"\1("),
     (r"asyncio\.sleep", "time.sleep"),
+    (r"asyncio\.shield\((pool\.putconn\(conn\))\)", r"\1"),
     (r"import asyncio\nimport random\n", "import random\n"),
     (r"import asyncio\n", "import threading\n"),
     (r"asyncio\.Lock", "threading.Lock"),

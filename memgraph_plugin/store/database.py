@@ -74,19 +74,22 @@ class Database:
                 self._check_language(conn, language)
                 found = self.fetch_in(conn, "embedding_model", {})
                 _configure(conn)
-            self._pool = ConnectionPool(
-                self._conninfo,
-                open=False,
-                min_size=1,
-                max_size=self._max_size,
-                kwargs=self._options,
-                check=self._check,
-                # Not for minutes, as by default, with ever longer pauses: the next call has it try again.
-                reconnect_timeout=PATIENCE,
-                connection_class=_Pooled,
-            )
-            self._pool.open()
+            self._pool = self._new_pool()
         return (found[0]["name"], found[0]["dimension"]) if found else None
+
+    def _new_pool(self) -> ConnectionPool[Conn]:
+        pool: ConnectionPool[Conn] = ConnectionPool(
+            self._conninfo,
+            open=False,
+            min_size=1,
+            max_size=self._max_size,
+            kwargs=self._options,
+            # Not for minutes, as by default, with ever longer pauses: the next call has it try again.
+            reconnect_timeout=PATIENCE,
+            connection_class=_Pooled,
+        )
+        pool.open()
+        return pool
 
     def record_model(self, name: str, dimension: int) -> tuple[str, int]:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
@@ -150,6 +153,8 @@ class Database:
             with conn.transaction():
                 done = write(conn)
                 ended = True
+            if conn.closed:  # psycopg sends no COMMIT on one that it knows is lost, and raises nothing
+                raise psycopg.OperationalError("the connection was lost in a transaction")
             return done
 
         return self._again(work, lambda: replays or not ended)
@@ -168,21 +173,33 @@ class Database:
 
     @contextmanager
     def _connection(self) -> Iterator[Conn]:
-        """A connection of the pool. One waits long for a busy database, not for one that is gone."""
+        """A connection that works. One waits long for a busy database, not for one that is gone."""
         if (pool := self._pool) is None:
             raise StoreError("The store is not open: it was closed before its first use.")
+        try:
+            while True:
+                conn = self._take(pool)
+                try:
+                    with conn:
+                        if _works(conn):
+                            yield conn
+                            return
+                finally:
+                    # Also if it is cancelled meanwhile: what is not given back is missing for good.
+                    pool.putconn(conn)
+        except KeyboardInterrupt:
+            # It may have come while the pool handed a connection over, which then is nobody's.
+            self._pool = self._new_pool()
+            raise
+
+    def _take(self, pool: ConnectionPool[Conn]) -> Conn:
         if self._gone:
             self._ask()
         try:
-            conn = pool.getconn(PATIENCE)
+            return pool.getconn(PATIENCE)
         except PoolTimeout:
             self._ask()
-            conn = pool.getconn()
-        try:
-            with conn:
-                yield conn
-        finally:
-            pool.putconn(conn)
+            return pool.getconn()
 
     def _ask(self) -> None:
         """Make sure that the database answers. The pool is not asked: it would log each failed attempt."""
@@ -197,15 +214,6 @@ class Database:
 
     def _ping(self) -> Ping:
         return Ping(PGconn.ping(self._conninfo.encode()))
-
-    def _check(self, conn: Conn) -> None:
-        try:
-            ConnectionPool.check_connection(conn)
-        except psycopg.OperationalError:
-            # Where one was lost, others were. Met one by one, each would be waited for longer than the last.
-            if self._pool is not None:
-                self._pool.drain()
-            raise
 
     def _check_schema(self, conn: Conn) -> None:
         version = (self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -228,6 +236,15 @@ class _Pooled(Connection[Record]):
             conn = super().connect(conninfo, **options)
             _configure(conn)
             return conn
+
+
+def _works(conn: Conn) -> bool:
+    # Not as the pool's own check: that waits longer for each lost one, and loses the one it was cancelled at.
+    try:
+        ConnectionPool.check_connection(conn)
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def _configure(conn: Conn) -> None:

@@ -74,19 +74,22 @@ class AsyncDatabase:
                 await self._check_language(conn, language)
                 found = await self.fetch_in(conn, "embedding_model", {})
                 await _configure(conn)
-            self._pool = AsyncConnectionPool(
-                self._conninfo,
-                open=False,
-                min_size=1,
-                max_size=self._max_size,
-                kwargs=self._options,
-                check=self._check,
-                # Not for minutes, as by default, with ever longer pauses: the next call has it try again.
-                reconnect_timeout=PATIENCE,
-                connection_class=_Pooled,
-            )
-            await self._pool.open()
+            self._pool = await self._new_pool()
         return (found[0]["name"], found[0]["dimension"]) if found else None
+
+    async def _new_pool(self) -> AsyncConnectionPool[AsyncConn]:
+        pool: AsyncConnectionPool[AsyncConn] = AsyncConnectionPool(
+            self._conninfo,
+            open=False,
+            min_size=1,
+            max_size=self._max_size,
+            kwargs=self._options,
+            # Not for minutes, as by default, with ever longer pauses: the next call has it try again.
+            reconnect_timeout=PATIENCE,
+            connection_class=_Pooled,
+        )
+        await pool.open()
+        return pool
 
     async def record_model(self, name: str, dimension: int) -> tuple[str, int]:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
@@ -152,6 +155,8 @@ class AsyncDatabase:
             async with conn.transaction():
                 done = await write(conn)
                 ended = True
+            if conn.closed:  # psycopg sends no COMMIT on one that it knows is lost, and raises nothing
+                raise psycopg.OperationalError("the connection was lost in a transaction")
             return done
 
         return await self._again(work, lambda: replays or not ended)
@@ -173,21 +178,33 @@ class AsyncDatabase:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConn]:
-        """A connection of the pool. One waits long for a busy database, not for one that is gone."""
+        """A connection that works. One waits long for a busy database, not for one that is gone."""
         if (pool := self._pool) is None:
             raise StoreError("The store is not open: it was closed before its first use.")
+        try:
+            while True:
+                conn = await self._take(pool)
+                try:
+                    async with conn:
+                        if await _works(conn):
+                            yield conn
+                            return
+                finally:
+                    # Also if it is cancelled meanwhile: what is not given back is missing for good.
+                    await asyncio.shield(pool.putconn(conn))
+        except KeyboardInterrupt:
+            # It may have come while the pool handed a connection over, which then is nobody's.
+            self._pool = await self._new_pool()
+            raise
+
+    async def _take(self, pool: AsyncConnectionPool[AsyncConn]) -> AsyncConn:
         if self._gone:
             await self._ask()
         try:
-            conn = await pool.getconn(PATIENCE)
+            return await pool.getconn(PATIENCE)
         except PoolTimeout:
             await self._ask()
-            conn = await pool.getconn()
-        try:
-            async with conn:
-                yield conn
-        finally:
-            await pool.putconn(conn)
+            return await pool.getconn()
 
     async def _ask(self) -> None:
         """Make sure that the database answers. The pool is not asked: it would log each failed attempt."""
@@ -202,15 +219,6 @@ class AsyncDatabase:
 
     async def _ping(self) -> Ping:
         return Ping(await asyncio.to_thread(PGconn.ping, self._conninfo.encode()))
-
-    async def _check(self, conn: AsyncConn) -> None:
-        try:
-            await AsyncConnectionPool.check_connection(conn)
-        except psycopg.OperationalError:
-            # Where one was lost, others were. Met one by one, each would be waited for longer than the last.
-            if self._pool is not None:
-                await self._pool.drain()
-            raise
 
     async def _check_schema(self, conn: AsyncConn) -> None:
         version = (await self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -233,6 +241,15 @@ class _Pooled(AsyncConnection[Record]):
             conn = await super().connect(conninfo, **options)
             await _configure(conn)
             return conn
+
+
+async def _works(conn: AsyncConn) -> bool:
+    # Not as the pool's own check: that waits longer for each lost one, and loses the one it was cancelled at.
+    try:
+        await AsyncConnectionPool.check_connection(conn)
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 async def _configure(conn: AsyncConn) -> None:
