@@ -59,7 +59,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
             await store.setup()
 
-    The first call opens the connections, and checks what stands in the database.
+    The first call opens the connections, and checks what stands in the database. A forked process makes its
+    own, as does a next event loop. What a lost connection cut off is tried once more, and applied once.
 
     Args:
         conninfo: a libpq connection string or URL.
