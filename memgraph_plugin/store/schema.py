@@ -45,6 +45,8 @@ def migrate(
         StoreError: pgvector cannot be installed, a right is missing, or a table stayed in use.
     """
     with _connected(conninfo) as conn:
+        # Whatever the database's default: behind the lock, what was done while waiting must be seen.
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         if not _pending(conn, schema, partitions, vector_type)[1]:
             return []
         with conn.transaction():
