@@ -21,7 +21,8 @@ SUBSTITUTIONS = (
     (r"\bawait ", ""),
     (r"asyncio\.to_thread\((\S+), ", r"\1("),
     (r"asyncio\.sleep", "time.sleep"),
-    (r"import asyncio\nimport random\n", "import random\nimport time\n"),
+    (r"asyncio\.shield\((pool\.putconn\(conn\))\)", r"\1"),
+    (r"import asyncio\nimport random\n", "import random\n"),
     (r"import asyncio\n", "import threading\n"),
     (r"asyncio\.Lock", "threading.Lock"),
     (r"\bAwaitable, ", ""),
@@ -35,7 +36,7 @@ SUBSTITUTIONS = (
     (r"AsyncOnly", "MemoryStore"),
     (r"\baembed_", "embed_"),
     (r"\ba(apply|recall|history|batch|close)\b", r"\1"),
-    (r"\n        self\._bind\(\)", ""),
+    (r"\n        self\._(bind\(\)|loop = None)", ""),
 )
 
 

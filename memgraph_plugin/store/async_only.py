@@ -36,7 +36,12 @@ class AsyncOnly(MemoryStore):
         if self._loop is not None and self._loop.is_running():
             name = type(self).__name__
             raise ConfigurationError(f"This {name} is used in another event loop: make one for each loop.")
-        self._loop, self._ready, self._opening = running, False, asyncio.Lock()
+        self._leave()
+        self._loop = running
+
+    def _leave(self) -> object:
+        """Belong to no loop, and have no connections; see `AsyncDatabase.leave`."""
+        raise NotImplementedError
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
         try:

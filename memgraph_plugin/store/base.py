@@ -64,6 +64,8 @@ class MemoryStore(BaseStore):
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
             InvalidValue: a value or text is not storable; nothing was applied.
             EmbeddingMismatch: a given embedding has another dimension than the store's; nothing was applied.
+            DatabaseUnavailable: there is no database, or the connection was lost, and again in a second try.
+                If that was at the very end, the batch may have been applied: call again with the same key.
             StoreError: the database failed; nothing was applied.
         """
 

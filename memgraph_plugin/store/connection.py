@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
+from weakref import WeakSet
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import PoolClosed, PoolTimeout
+from psycopg_pool import PoolClosed, PoolTimeout, TooManyRequests
 
 from memgraph_plugin.errors import (
     ConfigurationError,
@@ -29,9 +31,26 @@ RETRIED = (
 )
 """What another writer can cause: the transaction is run again."""
 
+ATTEMPTS = 5
+"""How often a transaction is tried that other writers made fail."""
 
-_GONE = ("08", "080", "280", "28P", "3D0", "533", "57P")
+_GONE = ("08", "280", "28P", "3D0", "533", "57P")
 """SQLSTATEs that begin like this mean that there is no connection; others, that a statement failed."""
+
+
+def attempts(error: StoreError) -> int:
+    """How often to try, in all, what failed with this error."""
+    if isinstance(error.__cause__, RETRIED):
+        return ATTEMPTS
+    # Not more often: a statement may be what brought the database down.
+    return 2 if lost(error) else 1
+
+
+def lost(error: StoreError) -> bool:
+    """Whether a connection that stood was lost: by a restart, a killed backend, or the network."""
+    cause = error.__cause__
+    none_had = isinstance(cause, PoolTimeout | PoolClosed | TooManyRequests)
+    return isinstance(error, DatabaseUnavailable) and isinstance(cause, psycopg.Error) and not none_had
 
 
 def checked_conninfo(conninfo: str) -> str:
@@ -48,6 +67,36 @@ def checked_conninfo(conninfo: str) -> str:
             "Not a Postgres connection string; one is postgresql://user@host/name or host=... dbname=..."
         ) from None
     return make_conninfo(conninfo, **{"connect_timeout": CONNECT_TIMEOUT, **given})
+
+
+def address(conninfo: str) -> str:
+    """Where the database is said to be, without a password."""
+    given = conninfo_to_dict(conninfo)
+    names = [name for name in ("service", "host", "port", "dbname") if name in given]
+    return " ".join(f"{name}={given[name]}" for name in names)
+
+
+class Store(Protocol):
+    """What `forked` needs of a store."""
+
+    def _leave(self) -> object: ...
+
+
+_stores: WeakSet[Store] = WeakSet()
+_inherited: list[object] = []
+
+
+def leaves_when_forked(store: Store) -> None:
+    """Let a child process of this one make connections of its own: two that speak on one are both lost."""
+    _stores.add(store)
+
+
+def _forked() -> None:
+    _inherited.extend([store._leave() for store in list(_stores)])
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 @contextmanager
@@ -85,10 +134,12 @@ def translated() -> Iterator[None]:
         psycopg.errors.InvalidSchemaName,
     ) as error:
         raise SchemaOutOfDate(f"{error} - call setup(), or run `memgraph-plugin migrate`.") from error
+    except (psycopg.errors.InvalidSqlStatementName, psycopg.errors.DuplicatePreparedStatement) as error:
+        raise StoreError(f"Postgres: {error} - behind PgBouncer, give the store prepare=False.") from error
     except psycopg.errors.DataException as error:
         if "dimensions" in str(error):
             raise EmbeddingMismatch(str(error)) from error
         raise StoreError(f"Postgres refused a value: {error}") from error
     except psycopg.Error as error:
-        gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:3] in _GONE
+        gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(_GONE)
         raise (DatabaseUnavailable if gone else StoreError)(f"Postgres: {error}") from error

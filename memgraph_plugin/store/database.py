@@ -9,15 +9,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
+import psycopg
 from pgvector.psycopg import register_vector
-from psycopg import Connection
+from psycopg import Connection, IsolationLevel
 from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
-from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
+from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
-from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.connection import (
+    address,
+    attempts,
+    checked_conninfo,
+    lost,
+    stoppable,
+    translated,
+)
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
 
@@ -25,11 +33,11 @@ T = TypeVar("T")
 Record = dict[str, Any]
 Conn = Connection[Record]
 
-ATTEMPTS = 5
-"""How often a transaction is tried that other writers made fail."""
-
 PATIENCE = 3.0
 """Seconds without a free connection after which the database is asked whether it is still there."""
+
+STARTING = 30.0
+"""Seconds that a database has to start, or to recover from a crash."""
 
 
 class Database:
@@ -48,6 +56,7 @@ class Database:
             "prepare_threshold": 2 if prepare else None,
         }
         self._pool: ConnectionPool[Conn] | None = None
+        self._gone = False
 
     def setup(self) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
@@ -65,17 +74,22 @@ class Database:
                 self._check_language(conn, language)
                 found = self.fetch_in(conn, "embedding_model", {})
                 _configure(conn)
-            self._pool = ConnectionPool(
-                self._conninfo,
-                open=False,
-                min_size=1,
-                max_size=self._max_size,
-                kwargs=self._options,
-                check=ConnectionPool.check_connection,
-                connection_class=_Pooled,
-            )
-            self._pool.open()
+            self._pool = self._new_pool()
         return (found[0]["name"], found[0]["dimension"]) if found else None
+
+    def _new_pool(self) -> ConnectionPool[Conn]:
+        pool: ConnectionPool[Conn] = ConnectionPool(
+            self._conninfo,
+            open=False,
+            min_size=1,
+            max_size=self._max_size,
+            kwargs=self._options,
+            # Not for minutes, as by default, with ever longer pauses: the next call has it try again.
+            reconnect_timeout=PATIENCE,
+            connection_class=_Pooled,
+        )
+        pool.open()
+        return pool
 
     def record_model(self, name: str, dimension: int) -> tuple[str, int]:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
@@ -87,10 +101,21 @@ class Database:
         if self._pool is not None:
             self._pool.close()
 
+    def leave(self) -> object:
+        """Have no connections: those there were belong to a loop that ended, or to this process's parent.
+
+        Returns: the pool. In a forked process it must be kept: taking it apart could wait for its threads.
+        """
+        left, self._pool = self._pool, None
+        return left
+
     def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
-        """The records of one named statement, in a transaction of its own."""
-        with translated(), self._connection() as conn:
+        """The records of one named statement, in a transaction of its own; it may be run twice."""
+
+        def read(conn: Conn) -> list[Record]:
             return self.fetch_in(conn, name, parameters, scope)
+
+        return self._again(read)
 
     def fetch_in(
         self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
@@ -114,36 +139,81 @@ class Database:
             for row in rows:
                 copy.write_row(row)
 
-    def transaction(self, write: Callable[[Conn], T]) -> T:
-        """Run `write` in a transaction, and again where another writer made it fail."""
+    def transaction(self, write: Callable[[Conn], T], *, replays: bool = False) -> T:
+        """Run `write` in a transaction; again where other writers made it fail, or its connection was lost.
+
+        A connection lost during COMMIT leaves nobody knowing whether that was done. `replays`: `write` may be
+        run again even then, since it recognises what it has written.
+        """
+        ended = False
+
+        def work(conn: Conn) -> T:
+            nonlocal ended
+            ended = False
+            with conn.transaction():
+                done = write(conn)
+                ended = True
+            if conn.closed:  # psycopg sends no COMMIT on one that it knows is lost, and raises nothing
+                raise psycopg.OperationalError("the connection was lost in a transaction")
+            return done
+
+        return self._again(work, lambda: replays or not ended)
+
+    def _again(self, work: Callable[[Conn], T], safe: Callable[[], bool] = lambda: True) -> T:
         attempt = 1
         while True:
             try:
-                with translated(), self._connection() as conn, conn.transaction():
-                    return write(conn)
+                with translated(), self._connection() as conn:
+                    return work(conn)
             except StoreError as error:
-                if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
+                if attempt >= attempts(error) or (lost(error) and not safe()):
                     raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
 
     @contextmanager
     def _connection(self) -> Iterator[Conn]:
-        """A connection of the pool. One waits long for a busy database, not for one that is gone."""
-        if self._pool is None:
+        """A connection that works. One waits long for a busy database, not for one that is gone."""
+        if (pool := self._pool) is None:
             raise StoreError("The store is not open: it was closed before its first use.")
         try:
-            conn = self._pool.getconn(PATIENCE)
-        except PoolTimeout:
-            answer = PGconn.ping(self._conninfo.encode())
-            if answer in (Ping.NO_RESPONSE, Ping.NO_ATTEMPT):
-                raise
-            conn = self._pool.getconn()
+            while True:
+                conn = self._take(pool)
+                try:
+                    with conn:
+                        if _works(conn):
+                            yield conn
+                            return
+                finally:
+                    # Also if it is cancelled meanwhile: what is not given back is missing for good.
+                    pool.putconn(conn)
+        except KeyboardInterrupt:
+            # It may have come while the pool handed a connection over, which then is nobody's.
+            self._pool = self._new_pool()
+            raise
+
+    def _take(self, pool: ConnectionPool[Conn]) -> Conn:
+        if self._gone:
+            self._ask()
         try:
-            with conn:
-                yield conn
-        finally:
-            self._pool.putconn(conn)
+            return pool.getconn(PATIENCE)
+        except PoolTimeout:
+            self._ask()
+            return pool.getconn()
+
+    def _ask(self) -> None:
+        """Make sure that the database answers. The pool is not asked: it would log each failed attempt."""
+        until = time.monotonic() + STARTING
+        answer = self._ping()
+        while answer is Ping.REJECT and time.monotonic() < until:
+            time.sleep(0.1)
+            answer = self._ping()
+        self._gone = answer in (Ping.NO_RESPONSE, Ping.NO_ATTEMPT)
+        if self._gone:
+            raise DatabaseUnavailable(f"Postgres does not answer ({address(self._conninfo)}).")
+
+    def _ping(self) -> Ping:
+        return Ping(PGconn.ping(self._conninfo.encode()))
 
     def _check_schema(self, conn: Conn) -> None:
         version = (self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -168,8 +238,20 @@ class _Pooled(Connection[Record]):
             return conn
 
 
+def _works(conn: Conn) -> bool:
+    # Not as the pool's own check: that waits longer for each lost one, and loses the one it was cancelled at.
+    try:
+        ConnectionPool.check_connection(conn)
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 def _configure(conn: Conn) -> None:
     register_vector(conn)
+    # Sent with each BEGIN. Whatever the database's default: after waiting for its turn, a batch must see what
+    # was written meanwhile.
+    conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
     if conn.prepare_threshold is not None:
         # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
         conn.execute("SET plan_cache_mode = force_generic_plan")

@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
+import psycopg
 from pgvector.psycopg import register_vector_async
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, IsolationLevel
 from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
+from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
-from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.connection import (
+    address,
+    attempts,
+    checked_conninfo,
+    lost,
+    stoppable,
+    translated,
+)
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
 
@@ -24,11 +33,11 @@ T = TypeVar("T")
 Record = dict[str, Any]
 AsyncConn = AsyncConnection[Record]
 
-ATTEMPTS = 5
-"""How often a transaction is tried that other writers made fail."""
-
 PATIENCE = 3.0
 """Seconds without a free connection after which the database is asked whether it is still there."""
+
+STARTING = 30.0
+"""Seconds that a database has to start, or to recover from a crash."""
 
 
 class AsyncDatabase:
@@ -47,6 +56,7 @@ class AsyncDatabase:
             "prepare_threshold": 2 if prepare else None,
         }
         self._pool: AsyncConnectionPool[AsyncConn] | None = None
+        self._gone = False
 
     async def setup(self) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
@@ -64,17 +74,22 @@ class AsyncDatabase:
                 await self._check_language(conn, language)
                 found = await self.fetch_in(conn, "embedding_model", {})
                 await _configure(conn)
-            self._pool = AsyncConnectionPool(
-                self._conninfo,
-                open=False,
-                min_size=1,
-                max_size=self._max_size,
-                kwargs=self._options,
-                check=AsyncConnectionPool.check_connection,
-                connection_class=_Pooled,
-            )
-            await self._pool.open()
+            self._pool = await self._new_pool()
         return (found[0]["name"], found[0]["dimension"]) if found else None
+
+    async def _new_pool(self) -> AsyncConnectionPool[AsyncConn]:
+        pool: AsyncConnectionPool[AsyncConn] = AsyncConnectionPool(
+            self._conninfo,
+            open=False,
+            min_size=1,
+            max_size=self._max_size,
+            kwargs=self._options,
+            # Not for minutes, as by default, with ever longer pauses: the next call has it try again.
+            reconnect_timeout=PATIENCE,
+            connection_class=_Pooled,
+        )
+        await pool.open()
+        return pool
 
     async def record_model(self, name: str, dimension: int) -> tuple[str, int]:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
@@ -86,11 +101,21 @@ class AsyncDatabase:
         if self._pool is not None:
             await self._pool.close()
 
+    def leave(self) -> object:
+        """Have no connections: those there were belong to a loop that ended, or to this process's parent.
+
+        Returns: the pool. In a forked process it must be kept: taking it apart could wait for its threads.
+        """
+        left, self._pool = self._pool, None
+        return left
+
     async def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
-        """The records of one named statement, in a transaction of its own."""
-        with translated():
-            async with self._connection() as conn:
-                return await self.fetch_in(conn, name, parameters, scope)
+        """The records of one named statement, in a transaction of its own; it may be run twice."""
+
+        async def read(conn: AsyncConn) -> list[Record]:
+            return await self.fetch_in(conn, name, parameters, scope)
+
+        return await self._again(read)
 
     async def fetch_in(
         self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
@@ -116,37 +141,84 @@ class AsyncDatabase:
             for row in rows:
                 await copy.write_row(row)
 
-    async def transaction(self, write: Callable[[AsyncConn], Awaitable[T]]) -> T:
-        """Run `write` in a transaction, and again where another writer made it fail."""
+    async def transaction(self, write: Callable[[AsyncConn], Awaitable[T]], *, replays: bool = False) -> T:
+        """Run `write` in a transaction; again where other writers made it fail, or its connection was lost.
+
+        A connection lost during COMMIT leaves nobody knowing whether that was done. `replays`: `write` may be
+        run again even then, since it recognises what it has written.
+        """
+        ended = False
+
+        async def work(conn: AsyncConn) -> T:
+            nonlocal ended
+            ended = False
+            async with conn.transaction():
+                done = await write(conn)
+                ended = True
+            if conn.closed:  # psycopg sends no COMMIT on one that it knows is lost, and raises nothing
+                raise psycopg.OperationalError("the connection was lost in a transaction")
+            return done
+
+        return await self._again(work, lambda: replays or not ended)
+
+    async def _again(
+        self, work: Callable[[AsyncConn], Awaitable[T]], safe: Callable[[], bool] = lambda: True
+    ) -> T:
         attempt = 1
         while True:
             try:
                 with translated():
-                    async with self._connection() as conn, conn.transaction():
-                        return await write(conn)
+                    async with self._connection() as conn:
+                        return await work(conn)
             except StoreError as error:
-                if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
+                if attempt >= attempts(error) or (lost(error) and not safe()):
                     raise
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[AsyncConn]:
-        """A connection of the pool. One waits long for a busy database, not for one that is gone."""
-        if self._pool is None:
+        """A connection that works. One waits long for a busy database, not for one that is gone."""
+        if (pool := self._pool) is None:
             raise StoreError("The store is not open: it was closed before its first use.")
         try:
-            conn = await self._pool.getconn(PATIENCE)
-        except PoolTimeout:
-            answer = await asyncio.to_thread(PGconn.ping, self._conninfo.encode())
-            if answer in (Ping.NO_RESPONSE, Ping.NO_ATTEMPT):
-                raise
-            conn = await self._pool.getconn()
+            while True:
+                conn = await self._take(pool)
+                try:
+                    async with conn:
+                        if await _works(conn):
+                            yield conn
+                            return
+                finally:
+                    # Also if it is cancelled meanwhile: what is not given back is missing for good.
+                    await asyncio.shield(pool.putconn(conn))
+        except KeyboardInterrupt:
+            # It may have come while the pool handed a connection over, which then is nobody's.
+            self._pool = await self._new_pool()
+            raise
+
+    async def _take(self, pool: AsyncConnectionPool[AsyncConn]) -> AsyncConn:
+        if self._gone:
+            await self._ask()
         try:
-            async with conn:
-                yield conn
-        finally:
-            await self._pool.putconn(conn)
+            return await pool.getconn(PATIENCE)
+        except PoolTimeout:
+            await self._ask()
+            return await pool.getconn()
+
+    async def _ask(self) -> None:
+        """Make sure that the database answers. The pool is not asked: it would log each failed attempt."""
+        until = time.monotonic() + STARTING
+        answer = await self._ping()
+        while answer is Ping.REJECT and time.monotonic() < until:
+            await asyncio.sleep(0.1)
+            answer = await self._ping()
+        self._gone = answer in (Ping.NO_RESPONSE, Ping.NO_ATTEMPT)
+        if self._gone:
+            raise DatabaseUnavailable(f"Postgres does not answer ({address(self._conninfo)}).")
+
+    async def _ping(self) -> Ping:
+        return Ping(await asyncio.to_thread(PGconn.ping, self._conninfo.encode()))
 
     async def _check_schema(self, conn: AsyncConn) -> None:
         version = (await self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -171,8 +243,20 @@ class _Pooled(AsyncConnection[Record]):
             return conn
 
 
+async def _works(conn: AsyncConn) -> bool:
+    # Not as the pool's own check: that waits longer for each lost one, and loses the one it was cancelled at.
+    try:
+        await AsyncConnectionPool.check_connection(conn)
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
 async def _configure(conn: AsyncConn) -> None:
     await register_vector_async(conn)
+    # Sent with each BEGIN. Whatever the database's default: after waiting for its turn, a batch must see what
+    # was written meanwhile.
+    await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
     if conn.prepare_threshold is not None:
         # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
         await conn.execute("SET plan_cache_mode = force_generic_plan")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
@@ -25,6 +26,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, Memory
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
+from memgraph_plugin.store.connection import leaves_when_forked
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -57,7 +59,8 @@ class PostgresMemoryStore(MemoryStore):
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
             store.setup()
 
-    The first call opens the connections, and checks what stands in the database.
+    The first call opens the connections, and checks what stands in the database. A forked process makes its
+    own, as does a next event loop. What a lost connection cut off is tried once more, and applied once.
 
     Args:
         conninfo: a libpq connection string or URL.
@@ -105,6 +108,7 @@ class PostgresMemoryStore(MemoryStore):
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
         self._database = Database(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
+        leaves_when_forked(self)
 
     @classmethod
     @contextmanager
@@ -170,7 +174,7 @@ class PostgresMemoryStore(MemoryStore):
         def write(conn: Conn) -> Receipts:
             return self._apply(conn, batch, operations)
 
-        return self._database.transaction(write)
+        return self._database.transaction(write, replays=True)
 
     def recall(
         self,
@@ -229,18 +233,20 @@ class PostgresMemoryStore(MemoryStore):
 
     def _put(self, puts: Sequence[PutOp]) -> None:
         vectors = self._embed(texts_to_embed(puts, self._fields))
-        batches: dict[Namespace, list[PutOp]] = {}
+        by_namespace: dict[Namespace, list[PutOp]] = {}
         for op in sorted(puts, key=lambda op: (records.slot_of(op.namespace), op.namespace)):
-            batches.setdefault(op.namespace, []).append(op)
+            by_namespace.setdefault(op.namespace, []).append(op)
+        # Made once, however often the transaction is tried: their ids say what was written.
+        batches = [
+            (Batch(namespace=namespace, language=self.language, vectors=vectors, fields=self._fields), ops)
+            for namespace, ops in by_namespace.items()
+        ]
 
         def write(conn: Conn) -> None:
-            for namespace, ops in batches.items():
-                batch = Batch(
-                    namespace=namespace, language=self.language, vectors=vectors, fields=self._fields
-                )
+            for batch, ops in batches:
                 self._apply(conn, batch, ops)
 
-        self._database.transaction(write)
+        self._database.transaction(write, replays=True)
 
     # Under both.
 
@@ -276,7 +282,11 @@ class PostgresMemoryStore(MemoryStore):
             self._database.fetch("refresh_ttl", where)
 
     def _replayed(self, namespace: Namespace, idempotency_key: str) -> Receipts | None:
-        where = {"namespace": records.encode(namespace), "idempotency_key": idempotency_key}
+        where = {
+            "namespace": records.encode(namespace),
+            "idempotency_key": idempotency_key,
+            "batch_id": None,
+        }
         found = self._database.fetch("replayed_batch", where)
         return records.receipts_of(found[0]) if found else None
 
@@ -286,7 +296,8 @@ class PostgresMemoryStore(MemoryStore):
         head = records.batch_parameters(batch, keys)
         opened = self._database.fetch_in(conn, "open_batch", head)
         if not opened:
-            return records.receipts_of((self._database.fetch_in(conn, "replayed_batch", head))[0])
+            done = records.receipts_of((self._database.fetch_in(conn, "replayed_batch", head))[0])
+            return replace(done, replayed=done.batch_id != batch.id)
         batch = records.opened(batch, opened[0])
         made = self._plan(conn, batch, operations, keys)
         stored = sealed(self._sealer, head["namespace"], made)
@@ -337,6 +348,10 @@ class PostgresMemoryStore(MemoryStore):
                 f"The store's vectors have {self._dimension} dimensions, this one has {len(vector)}."
             )
         return vector
+
+    def _leave(self) -> object:
+        self._ready, self._opening = False, threading.Lock()
+        return self._database.leave()
 
     def _open(self) -> None:
         if not self._ready:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
@@ -25,6 +26,7 @@ from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.connection import leaves_when_forked
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -57,7 +59,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
             await store.setup()
 
-    The first call opens the connections, and checks what stands in the database.
+    The first call opens the connections, and checks what stands in the database. A forked process makes its
+    own, as does a next event loop. What a lost connection cut off is tried once more, and applied once.
 
     Args:
         conninfo: a libpq connection string or URL.
@@ -105,6 +108,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
         self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
+        leaves_when_forked(self)
 
     @classmethod
     @asynccontextmanager
@@ -140,6 +144,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
 
     async def aclose(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        self._bind()
         await self._database.close()
 
     # Memory operations.
@@ -171,7 +176,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         async def write(conn: AsyncConn) -> Receipts:
             return await self._apply(conn, batch, operations)
 
-        return await self._database.transaction(write)
+        return await self._database.transaction(write, replays=True)
 
     async def arecall(
         self,
@@ -230,18 +235,20 @@ class AsyncPostgresMemoryStore(AsyncOnly):
 
     async def _put(self, puts: Sequence[PutOp]) -> None:
         vectors = await self._embed(texts_to_embed(puts, self._fields))
-        batches: dict[Namespace, list[PutOp]] = {}
+        by_namespace: dict[Namespace, list[PutOp]] = {}
         for op in sorted(puts, key=lambda op: (records.slot_of(op.namespace), op.namespace)):
-            batches.setdefault(op.namespace, []).append(op)
+            by_namespace.setdefault(op.namespace, []).append(op)
+        # Made once, however often the transaction is tried: their ids say what was written.
+        batches = [
+            (Batch(namespace=namespace, language=self.language, vectors=vectors, fields=self._fields), ops)
+            for namespace, ops in by_namespace.items()
+        ]
 
         async def write(conn: AsyncConn) -> None:
-            for namespace, ops in batches.items():
-                batch = Batch(
-                    namespace=namespace, language=self.language, vectors=vectors, fields=self._fields
-                )
+            for batch, ops in batches:
                 await self._apply(conn, batch, ops)
 
-        await self._database.transaction(write)
+        await self._database.transaction(write, replays=True)
 
     # Under both.
 
@@ -277,7 +284,11 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             await self._database.fetch("refresh_ttl", where)
 
     async def _replayed(self, namespace: Namespace, idempotency_key: str) -> Receipts | None:
-        where = {"namespace": records.encode(namespace), "idempotency_key": idempotency_key}
+        where = {
+            "namespace": records.encode(namespace),
+            "idempotency_key": idempotency_key,
+            "batch_id": None,
+        }
         found = await self._database.fetch("replayed_batch", where)
         return records.receipts_of(found[0]) if found else None
 
@@ -289,7 +300,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         head = records.batch_parameters(batch, keys)
         opened = await self._database.fetch_in(conn, "open_batch", head)
         if not opened:
-            return records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
+            done = records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
+            return replace(done, replayed=done.batch_id != batch.id)
         batch = records.opened(batch, opened[0])
         made = await self._plan(conn, batch, operations, keys)
         stored = sealed(self._sealer, head["namespace"], made)
@@ -340,6 +352,11 @@ class AsyncPostgresMemoryStore(AsyncOnly):
                 f"The store's vectors have {self._dimension} dimensions, this one has {len(vector)}."
             )
         return vector
+
+    def _leave(self) -> object:
+        self._loop = None
+        self._ready, self._opening = False, asyncio.Lock()
+        return self._database.leave()
 
     async def _open(self) -> None:
         self._bind()

@@ -25,6 +25,8 @@ def migrate(conninfo: str, schema: str) -> list[int]:
         StoreError: pgvector cannot be installed, or a right is missing.
     """
     with translated(), psycopg.connect(checked_conninfo(conninfo), autocommit=True) as conn:
+        # Whatever the database's default: behind the lock, what was done while waiting must be seen.
+        conn.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         if current_version(conn, schema) == NEWEST:
             return []
         with conn.transaction():

@@ -116,7 +116,8 @@ WHERE v.namespace = %(namespace)s AND v.key = %(key)s
 ORDER BY v.version
 
 -- name: open_batch
--- Wait for the batches before this one, and claim an idempotency key; no row comes back where it was claimed before.
+-- Wait for the batches before this one, and claim an idempotency key; no row comes back where it was claimed before,
+-- nor where this very batch is there: its transaction was run again because nobody knew whether it had been committed.
 -- The time is taken after the wait: in one namespace, later versions have later times, whoever's clock is wrong.
 WITH turn AS MATERIALIZED (
     SELECT pg_advisory_xact_lock(hashtext('memgraph_plugin'), %(slot)s::integer)
@@ -125,7 +126,7 @@ INSERT INTO {schema}.operation_batch (namespace, batch_id, idempotency_key, acto
 SELECT %(namespace)s::text, %(batch_id)s::uuid, %(idempotency_key)s::text, %(actor)s::text, %(policy)s::text,
     %(receipts)s::jsonb, clock_timestamp()
 FROM turn
-ON CONFLICT (namespace, idempotency_key) DO NOTHING
+ON CONFLICT DO NOTHING
 RETURNING recorded_at
 
 -- name: close_batch
@@ -133,7 +134,7 @@ UPDATE {schema}.operation_batch SET receipts = %(receipts)s WHERE namespace = %(
 
 -- name: replayed_batch
 SELECT batch_id, receipts FROM {schema}.operation_batch
-WHERE namespace = %(namespace)s AND idempotency_key = %(idempotency_key)s
+WHERE namespace = %(namespace)s AND (idempotency_key = %(idempotency_key)s OR batch_id = %(batch_id)s)
 
 -- name: lock_current
 -- The rows about to be changed, locked in one order so that two batches cannot wait for each other.
