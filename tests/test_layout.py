@@ -14,6 +14,7 @@ from memgraph_plugin.store import schema
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
+from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Insert
 
@@ -43,7 +44,7 @@ class TestPartitionedWithWholeVectors(StoreContract):
 
     @pytest.fixture
     def store(self, dsn: str) -> Iterator[PostgresMemoryStore]:
-        with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings()) as store:
+        with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
     def test_rows_of_several_partitions_are_told_apart(self, store: PostgresMemoryStore) -> None:

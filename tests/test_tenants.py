@@ -23,6 +23,7 @@ from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
+from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Delete, Insert, Update
 
@@ -58,7 +59,7 @@ class TestUnderRowLevelSecurity(StoreContract):
 
     @pytest.fixture
     def store(self, app_dsn: str) -> Iterator[PostgresMemoryStore]:
-        with PostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings()) as store:
+        with PostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 
@@ -67,7 +68,7 @@ class TestAsyncUnderRowLevelSecurity(StoreContract):
 
     @pytest.fixture
     async def store(self, app_dsn: str) -> AsyncIterator[AsyncPostgresMemoryStore]:
-        async with AsyncPostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings()) as store:
+        async with AsyncPostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 
