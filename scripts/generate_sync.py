@@ -21,7 +21,7 @@ SUBSTITUTIONS = (
     (r"\bawait ", ""),
     (r"asyncio\.to_thread\(\s*(\S+), ", r"\1("),
     (r"asyncio\.sleep", "time.sleep"),
-    (r"import asyncio\nimport random\n", "import random\nimport time\n"),
+    (r"import asyncio\nimport random\n", "import random\n"),
     (r"import asyncio\n", "import threading\n"),
     (r"asyncio\.Lock", "threading.Lock"),
     (r"\bAwaitable, ", ""),

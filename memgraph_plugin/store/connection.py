@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -82,6 +83,14 @@ def pool_options(conninfo: str, pool_config: Mapping[str, Any] | None) -> tuple[
         return make_conninfo(conninfo, **parameters), options
     except psycopg.ProgrammingError as error:
         raise ConfigurationError("pool_config has kwargs that libpq does not know.") from error
+
+
+_JSON = json.JSONDecoder()
+
+
+def json_of(data: str | bytes) -> Any:
+    """What Postgres sends as JSON. `json.loads` would first guess the encoding, which takes as long again."""
+    return _JSON.raw_decode(data if isinstance(data, str) else data.decode())[0]
 
 
 @contextmanager

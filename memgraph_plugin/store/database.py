@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
+import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import Connection
 from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema, visibility
-from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.connection import RETRIED, checked_conninfo, json_of, stoppable, translated
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
@@ -51,7 +53,8 @@ class Database:
             "prepare_threshold": 2 if prepare else None,
         }
         self._guarded = False
-        self._pool: ConnectionPool[Conn] | None = None
+        self._pool: ConnectionPool[_Pooled] | None = None
+        self._lost = 0.0  # when a connection was last found dead
 
     def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
@@ -79,7 +82,7 @@ class Database:
                 min_size=1,
                 max_size=self._max_size,
                 kwargs=self._options,
-                check=ConnectionPool.check_connection,
+                check=self._check,
                 connection_class=_Pooled,
             )
             self._pool.open()
@@ -96,9 +99,20 @@ class Database:
             self._pool.close()
 
     def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
-        """The records of one named statement, in a transaction of its own."""
-        with translated(), self._connection() as conn:
-            return self.fetch_in(conn, name, parameters, scope)
+        """The records of one named statement, in a transaction of its own.
+
+        Sent again where the connection had died: the statement must be one that may run twice.
+        """
+        began = time.monotonic()
+        with translated():
+            try:
+                with self._connection() as conn:
+                    return self.fetch_in(conn, name, parameters, scope)
+            except psycopg.OperationalError:
+                if self._lost < began:
+                    raise
+            with self._connection() as conn:
+                return self.fetch_in(conn, name, parameters, scope)
 
     def fetch_in(
         self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
@@ -117,7 +131,7 @@ class Database:
                 cursor = conn.execute(statement, parameters)
         else:
             cursor = conn.execute(statement, parameters)
-        if not cursor.description:
+        if cursor.rownumber is None:  # no result; `description` would describe every column to say so
             return []
         namespace = parameters.get("namespace")
         return [opened(self._sealer, record, namespace) for record in cursor.fetchall()]
@@ -140,20 +154,23 @@ class Database:
                 copy.write_row(row)
 
     def transaction(self, write: Callable[[Conn], T]) -> T:
-        """Run `write` in a transaction, and again where another writer made it fail."""
+        """Run `write` in a transaction; again where another writer made it fail, or it could not begin."""
         attempt = 1
         while True:
+            tried, begun = time.monotonic(), False
             try:
                 with translated(), self._connection() as conn, conn.transaction():
+                    begun = True
                     return write(conn)
             except StoreError as error:
-                if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
+                dead = not begun and self._lost >= tried
+                if attempt == ATTEMPTS or not (dead or isinstance(error.__cause__, RETRIED)):
                     raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
 
     @contextmanager
-    def _connection(self) -> Iterator[Conn]:
+    def _connection(self) -> Iterator[_Pooled]:
         """A connection of the pool. One waits long for a busy database, not for one that is gone."""
         if self._pool is None:
             raise StoreError("The store is not open: it was closed before its first use.")
@@ -168,7 +185,15 @@ class Database:
             with conn:
                 yield conn
         finally:
+            if conn.broken:
+                self._lost = time.monotonic()
+            conn.used = time.monotonic()
             self._pool.putconn(conn)
+
+    def _check(self, conn: _Pooled) -> None:
+        """Ask whether a connection lives if another died since it answered: asking is a round trip."""
+        if conn.used <= self._lost:
+            ConnectionPool.check_connection(conn)
 
     def _check_schema(self, conn: Conn) -> None:
         version = (self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -185,16 +210,21 @@ class Database:
 
 
 class _Pooled(Connection[Record]):
+    used = 0.0
+    """When it last answered."""
+
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
         with stoppable():
             conn = super().connect(conninfo, **options)
             _configure(conn)
+            conn.used = time.monotonic()
             return conn
 
 
 def _configure(conn: Conn) -> None:
     register_vector(conn)
+    set_json_loads(json_of, conn)
     if conn.prepare_threshold is not None:
         # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
         conn.execute("SET plan_cache_mode = force_generic_plan")

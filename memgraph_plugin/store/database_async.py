@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
+import psycopg
 from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection
 from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema, visibility
-from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.connection import RETRIED, checked_conninfo, json_of, stoppable, translated
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import query
@@ -50,7 +53,8 @@ class AsyncDatabase:
             "prepare_threshold": 2 if prepare else None,
         }
         self._guarded = False
-        self._pool: AsyncConnectionPool[AsyncConn] | None = None
+        self._pool: AsyncConnectionPool[_Pooled] | None = None
+        self._lost = 0.0  # when a connection was last found dead
 
     async def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
@@ -80,7 +84,7 @@ class AsyncDatabase:
                 min_size=1,
                 max_size=self._max_size,
                 kwargs=self._options,
-                check=AsyncConnectionPool.check_connection,
+                check=self._check,
                 connection_class=_Pooled,
             )
             await self._pool.open()
@@ -97,8 +101,18 @@ class AsyncDatabase:
             await self._pool.close()
 
     async def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
-        """The records of one named statement, in a transaction of its own."""
+        """The records of one named statement, in a transaction of its own.
+
+        Sent again where the connection had died: the statement must be one that may run twice.
+        """
+        began = time.monotonic()
         with translated():
+            try:
+                async with self._connection() as conn:
+                    return await self.fetch_in(conn, name, parameters, scope)
+            except psycopg.OperationalError:
+                if self._lost < began:
+                    raise
             async with self._connection() as conn:
                 return await self.fetch_in(conn, name, parameters, scope)
 
@@ -119,7 +133,7 @@ class AsyncDatabase:
                 cursor = await conn.execute(statement, parameters)
         else:
             cursor = await conn.execute(statement, parameters)
-        if not cursor.description:
+        if cursor.rownumber is None:  # no result; `description` would describe every column to say so
             return []
         namespace = parameters.get("namespace")
         return [opened(self._sealer, record, namespace) for record in await cursor.fetchall()]
@@ -144,21 +158,24 @@ class AsyncDatabase:
                 await copy.write_row(row)
 
     async def transaction(self, write: Callable[[AsyncConn], Awaitable[T]]) -> T:
-        """Run `write` in a transaction, and again where another writer made it fail."""
+        """Run `write` in a transaction; again where another writer made it fail, or it could not begin."""
         attempt = 1
         while True:
+            tried, begun = time.monotonic(), False
             try:
                 with translated():
                     async with self._connection() as conn, conn.transaction():
+                        begun = True
                         return await write(conn)
             except StoreError as error:
-                if attempt == ATTEMPTS or not isinstance(error.__cause__, RETRIED):
+                dead = not begun and self._lost >= tried
+                if attempt == ATTEMPTS or not (dead or isinstance(error.__cause__, RETRIED)):
                     raise
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConn]:
+    async def _connection(self) -> AsyncIterator[_Pooled]:
         """A connection of the pool. One waits long for a busy database, not for one that is gone."""
         if self._pool is None:
             raise StoreError("The store is not open: it was closed before its first use.")
@@ -173,7 +190,15 @@ class AsyncDatabase:
             async with conn:
                 yield conn
         finally:
+            if conn.broken:
+                self._lost = time.monotonic()
+            conn.used = time.monotonic()
             await self._pool.putconn(conn)
+
+    async def _check(self, conn: _Pooled) -> None:
+        """Ask whether a connection lives if another died since it answered: asking is a round trip."""
+        if conn.used <= self._lost:
+            await AsyncConnectionPool.check_connection(conn)
 
     async def _check_schema(self, conn: AsyncConn) -> None:
         version = (await self.fetch_in(conn, "schema_version", {}))[0]["max"]
@@ -190,16 +215,21 @@ class AsyncDatabase:
 
 
 class _Pooled(AsyncConnection[Record]):
+    used = 0.0
+    """When it last answered."""
+
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
         with stoppable():
             conn = await super().connect(conninfo, **options)
             await _configure(conn)
+            conn.used = time.monotonic()
             return conn
 
 
 async def _configure(conn: AsyncConn) -> None:
     await register_vector_async(conn)
+    set_json_loads(json_of, conn)
     if conn.prepare_threshold is not None:
         # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
         await conn.execute("SET plan_cache_mode = force_generic_plan")
