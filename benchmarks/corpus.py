@@ -62,10 +62,11 @@ class Corpus:
     turns: list[Turn]
     questions: list[Question]
     description: str
+    session: int
 
     def sessions(self) -> Iterator[list[Turn]]:
-        for start in range(0, len(self.turns), SESSION):
-            yield self.turns[start : start + SESSION]
+        for start in range(0, len(self.turns), self.session):
+            yield self.turns[start : start + self.session]
 
 
 class Given(Embeddings):
@@ -85,19 +86,21 @@ class Given(Embeddings):
         return [self.embed_query(text) for text in texts]
 
 
-def build(rows: int, namespaces: int, questions: int, seed: int, data: Path | None) -> Corpus:
+def build(
+    rows: int, namespaces: int, questions: int, seed: int, data: Path | None, length: int = SESSION
+) -> Corpus:
     """`rows` turns in `namespaces` equal parts, each of whole sessions, and `questions` spread over them."""
     rng = np.random.default_rng(seed)
     each = rows // namespaces
-    if rows % namespaces or each % SESSION:
-        raise SystemExit(f"--rows must be a multiple of {namespaces * SESSION:,}")
+    if rows % namespaces or each % length:
+        raise SystemExit(f"--rows must be a multiple of {namespaces * length:,}")
     said, asked, source = _generated(rng, rows, each) if data is None else _locomo(data, rows)
     vectors = _vectors(rng, rows)
     turns = []
-    for session in range(each // SESSION):
+    for session in range(each // length):
         for user in range(namespaces):
-            for position in range(SESSION):
-                i = user * each + session * SESSION + position
+            for position in range(length):
+                i = user * each + session * length + position
                 name = f"session-{session:03d}"
                 turns.append(
                     Turn(
@@ -116,8 +119,9 @@ def build(rows: int, namespaces: int, questions: int, seed: int, data: Path | No
         turns,
         made,
         f"{rows:,} turns of {mean:.0f} words {source}, {namespaces} namespaces of {each:,}, "
-        f"sessions of {SESSION} turns written in turn; {questions} questions of {mean_asked:.0f} words; "
+        f"sessions of {length} turns written in turn; {questions} questions of {mean_asked:.0f} words; "
         f"vectors of {DIMENSION} dimensions in {CLUSTERS} clusters, given; seed {seed}",
+        length,
     )
 
 
@@ -177,7 +181,13 @@ def _question(
 def _vectors(rng: np.random.Generator, rows: int) -> np.ndarray[Any, Any]:
     centres = _unit(rng.normal(size=(CLUSTERS, DIMENSION)))
     members = rng.integers(CLUSTERS, size=rows)
-    return _unit(centres[members] + 0.7 * _unit(rng.normal(size=(rows, DIMENSION)))).astype(np.float32)
+    vectors = np.empty((rows, DIMENSION), dtype=np.float32)
+    for start in range(0, rows, 10_000):  # a million at once would not fit into memory on the way
+        some = members[start : start + 10_000]
+        vectors[start : start + 10_000] = _unit(
+            centres[some] + 0.7 * _unit(rng.normal(size=(len(some), DIMENSION)))
+        )
+    return vectors
 
 
 def _unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
