@@ -1,4 +1,4 @@
-"""How many memories a machine holds and answers for: constants measured here, computed up to a thousand million.
+"""How many memories a machine holds and answers for: constants measured here, computed up to 1,000 million.
 
 Measured: bytes a memory of each table and index, on texts of a conversation's length; the milliseconds of
 processor that one recall, one search and one write take in the server and in the client. Computed, hence
@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import corpus as corpora
 import psycopg
 from corpus import Corpus, Given, build
 from measure import WIDTH, fresh_server, machine, report, server_settings, table
@@ -27,55 +26,59 @@ from memgraph_plugin.store.postgres import PostgresMemoryStore
 
 SIZES = (100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
 SCHEMA = "memgraph_plugin"
-LOG = ("memory_version", "operation_batch")
+ROWS = ("memory: rows", "memory: values kept beside")
 
 ASSUMPTIONS = """\
-Assumed: every user has {user:,} memories, which were written in sessions of {session} and never changed; one memory in
-the log for each current one. Disk is what was measured a memory, times {slack:.1f} for dead rows and fill, without WAL,
-replicas and backups. Active users are {active:.0%} of all in a day; the working set is their share of the table of
-memories and of its key's index (whole pages: a user's sessions lie apart, so a page is read for {spread:.1f} of its
-rows), and the upper levels of the index. Cores are for {rate:,} recalls a second at {load:.0%} load: processor seconds
-of server and client as measured here, on this processor, all data in memory. Nothing here was run beyond
-{rows:,} memories: the time of a recall depends on the memories of its user and not of the table while their pages are in
-memory and the index is {height} levels deep (five at a thousand million); past one machine, divide by the
-shards (docs/scale.md)."""
+Assumed: every user has {user:,} memories, written in sessions of {session} and never changed, so one line of
+history for each. Disk is what was measured a memory, times {slack:.1f} for dead rows and free space, without
+WAL, replicas and backups. {active:.0%} of the users come in a day; the working set is every page that has a
+row of theirs ({pages:.1f} of a user's rows lie on a page; it holds {on_a_page:.1f}), and as much of the
+indexes. Cores are for {rate:,} recalls a second at {load:.0%} load, from the processor milliseconds above,
+with all that is read in memory; clients may run on other machines.
+Nothing was run beyond {rows:,} memories: the rest is extrapolated. What a recall costs depends on how many
+memories its user has and not on how many there are, as long as they are in memory; the key's index grows from
+{levels} levels to about five. Past one machine, divide by the shards (docs/scale.md)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """Bytes a memory by part, and milliseconds of processor by call and side, of one dimension of vectors."""
+    """Bytes a memory by part, processor milliseconds by call and side, memories one writer wrote a second."""
 
     dimension: int
     bytes_: dict[str, float]
     processor: dict[str, dict[str, float]]
-    write_rows: dict[str, float]
+    written: float
     pages: float
     levels: int
 
     @property
-    def row(self) -> float:
+    def whole(self) -> float:
         return sum(self.bytes_.values())
 
     @property
+    def rows(self) -> float:
+        return sum(size for part, size in self.bytes_.items() if part in ROWS)
+
+    @property
     def searched(self) -> float:
-        """Bytes a memory of what recall reads: rows and the key's index."""
-        return sum(size for part, size in self.bytes_.items() if part.startswith("memory:"))
+        """What recall reads: the rows, and the indexes beside them."""
+        return sum(size for part, size in self.bytes_.items() if part.startswith("memory: "))
 
 
 def measure(dsn: str, corpus: Corpus, dimension: int, questions: int) -> Constants:
     vectors: dict[str, Any] = {question.text: question.vector for question in corpus.questions}
-    rates: dict[str, float] = {}
-    with PostgresMemoryStore(dsn, embeddings=Given(vectors)) as store:
+    with PostgresMemoryStore(dsn, embeddings=Given(vectors, dimension)) as store:
         store.setup()
         start = time.perf_counter()
         for turns in corpus.sessions():
             store.apply(turns[0].namespace, [insert(turn) for turn in turns])
-        rates["sessions, one after another"] = len(corpus.turns) / (time.perf_counter() - start)
+        written = len(corpus.turns) / (time.perf_counter() - start)
         with psycopg.connect(dsn, autocommit=True) as conn:
             conn.execute("VACUUM ANALYZE")
             bytes_ = {part: size / len(corpus.turns) for part, size in _sizes(conn)}
             pages = _pages(conn, ".".join(corpus.questions[0].namespace))
             levels = _levels(conn)
+        sessions = list(corpus.sessions())
         asked = corpus.questions * (questions // len(corpus.questions) + 1)
         processor = {
             "recall": _processor(dsn, lambda i: store.recall(asked[i].namespace, asked[i].text), questions),
@@ -87,26 +90,29 @@ def measure(dsn: str, corpus: Corpus, dimension: int, questions: int) -> Constan
                 lambda i: store.apply(("written", str(i)), [insert(corpus.turns[i])]),
                 min(questions, len(corpus.turns)),
             ),
+            f"apply of {corpus.session}": _processor(
+                dsn,
+                lambda i: store.apply(("written", "whole", str(i)), [insert(turn) for turn in sessions[i]]),
+                min(questions, len(sessions)),
+            ),
         }
-    return Constants(dimension, bytes_, processor, rates, pages, levels)
+    return Constants(dimension, bytes_, processor, written, pages, levels)
 
 
 def _sizes(conn: psycopg.Connection) -> Iterator[tuple[str, float]]:
     """Bytes of each table, of what is kept beside it (TOAST) and of each index."""
     look = """
-        SELECT t.relname || ':' || coalesce(i.relname, CASE part WHEN 0 THEN 'rows' ELSE 'beside (TOAST)' END),
-            CASE WHEN i.oid IS NOT NULL THEN pg_relation_size(i.oid)
-                WHEN part = 0 THEN pg_table_size(t.oid) - coalesce(pg_total_relation_size(nullif(t.reltoastrelid, 0)), 0)
-                ELSE coalesce(pg_total_relation_size(nullif(t.reltoastrelid, 0)), 0) END
-        FROM pg_class AS t
-        CROSS JOIN generate_series(0, 2) AS part
-        LEFT JOIN pg_index AS x ON part = 2 AND x.indrelid = t.oid
-        LEFT JOIN pg_class AS i ON i.oid = x.indexrelid
-        WHERE t.relkind = 'r' AND t.relnamespace = %s::regnamespace AND (part < 2 OR i.oid IS NOT NULL)
-        ORDER BY 1
+        WITH mine AS (
+            SELECT oid, relname, coalesce(pg_total_relation_size(nullif(reltoastrelid, 0)), 0) AS beside
+            FROM pg_class WHERE relkind = 'r' AND relnamespace = %s::regnamespace
+        )
+        SELECT relname || ': rows', pg_table_size(oid) - beside FROM mine
+        UNION ALL SELECT relname || ': values kept beside', beside FROM mine
+        UNION ALL SELECT relname || ': ' || indexrelid::regclass::text, pg_relation_size(indexrelid)
+        FROM mine JOIN pg_index ON indrelid = oid
     """
     for part, size in conn.execute(look, [SCHEMA]).fetchall():
-        if size > 16_384:  # not the tables of a row or two
+        if size > 100_000:  # not the tables of a row or two
             yield part, float(size)
 
 
@@ -160,19 +166,15 @@ def extrapolate(
 ) -> list[dict[str, float]]:
     """What SIZES of memories take: see ASSUMPTIONS."""
     seconds = sum(measured.processor["recall"][side] for side in ("server", "client")) / 1e3
-    rows = sum(
-        size for part, size in measured.bytes_.items() if part in ("memory:rows", "memory:beside (TOAST)")
-    )
-    index = measured.searched - rows
-    on_a_page = 8192 / rows
-    read = min(1.0, active * on_a_page / measured.pages)
+    index = measured.searched - measured.rows
+    read = min(1.0, active * 8192 / measured.rows / measured.pages)
     return [
         {
             "memories": size,
             "users": size / user,
-            "disk_gb": size * measured.row * slack / 1e9,
+            "disk_gb": size * measured.whole * slack / 1e9,
             "searched_gb": size * measured.searched * slack / 1e9,
-            "working_set_gb": size * (rows * read + index * max(active, 0.01)) * slack / 1e9,
+            "working_set_gb": size * (measured.rows * read + index * active) * slack / 1e9,
             "cores": rate * seconds / load,
             "client_cores": rate * measured.processor["recall"]["client"] / 1e3 / load,
         }
@@ -188,8 +190,8 @@ def main() -> None:
         result["server"] = server_settings(dsn)
         for dimension in options.dimensions:
             show(f"{options.rows:,} memories of {dimension} dimensions")
-            corpora.DIMENSION = dimension
-            corpus = build(options.rows, options.rows // options.user, 100, 1, options.data)
+            users = options.rows // options.user
+            corpus = build(options.rows, users, 100, 1, options.data, dimension=dimension)
             result["data"].append(corpus.description)
             name = f"capacity_{dimension}"
             with psycopg.connect(dsn, autocommit=True) as conn:
@@ -203,11 +205,12 @@ def main() -> None:
                 session=corpus.session,
                 slack=options.slack,
                 active=options.active,
-                spread=measured.pages,
+                pages=measured.pages,
+                on_a_page=8192 / measured.rows,
                 rate=options.rate,
                 load=options.load,
                 rows=options.rows,
-                height=measured.levels,
+                levels=measured.levels,
             )
     report(console, result, list(_tables(result, options.rate)), options.output)
     console.print(result["assumptions"], highlight=False)
@@ -221,7 +224,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--questions", type=int, default=400)
     parser.add_argument("--active", type=float, default=0.1, help="share of the users active in a day")
     parser.add_argument("--rate", type=int, default=1_000, help="recalls a second")
-    parser.add_argument("--load", type=float, default=0.6, help="share of the cores' time to plan with")
+    parser.add_argument("--load", type=float, default=0.6, help="of the cores, to plan with")
     parser.add_argument("--slack", type=float, default=1.3, help="of disk, over what was measured")
     parser.add_argument(
         "--data", type=Path, help="texts and questions of this LoCoMo JSON, not generated ones"
@@ -242,7 +245,10 @@ def _tables(result: dict[str, Any], rate: int) -> Iterator[Any]:
             [call, *(f"{times[side]:.2f}" for side in ("server", "client", "lasts"))]
             for call, times in measured["processor"].items()
         ]
-        title = f"Measured, {named}: processor milliseconds a call, one caller"
+        title = (
+            f"Measured, {named}: processor milliseconds a call, one caller\n"
+            f"(who wrote {measured['written']:,.0f} memories a second, session by session)"
+        )
         yield table(title, ["", "server", "client", "lasts (ms)"], rows)
         rows = [
             [
@@ -254,9 +260,8 @@ def _tables(result: dict[str, Any], rate: int) -> Iterator[Any]:
             ]
             for row in computed
         ]
-        columns = [
-            "memories", "users", "disk", "of it searched", "working set", f"cores for {rate:,}/s", "of them clients'",
-        ]  # fmt: skip
+        columns = ["memories", "users", "disk", "of it searched", "working set"]
+        columns += [f"cores for {rate:,}/s", "of them clients'"]
         yield table(f"Extrapolated, {named}", columns, rows)
 
 

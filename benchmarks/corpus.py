@@ -72,14 +72,15 @@ class Corpus:
 class Given(Embeddings):
     """Vectors made beforehand, so that making them is nobody's time."""
 
-    def __init__(self, vectors: Mapping[str, Any]) -> None:
+    def __init__(self, vectors: Mapping[str, Any], dimension: int = DIMENSION) -> None:
         self.vectors = vectors
-        self.name = f"given:{DIMENSION}"
+        self.dimension = dimension
+        self.name = f"given:{dimension}"
 
     def embed_query(self, text: str) -> list[float]:
         vector = self.vectors.get(text)
         if vector is None:  # a store may ask for the dimension
-            return [1.0] + [0.0] * (DIMENSION - 1)
+            return [1.0] + [0.0] * (self.dimension - 1)
         return vector if isinstance(vector, list) else list(vector.tolist())
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
@@ -87,7 +88,13 @@ class Given(Embeddings):
 
 
 def build(
-    rows: int, namespaces: int, questions: int, seed: int, data: Path | None, length: int = SESSION
+    rows: int,
+    namespaces: int,
+    questions: int,
+    seed: int,
+    data: Path | None,
+    length: int = SESSION,
+    dimension: int = DIMENSION,
 ) -> Corpus:
     """`rows` turns in `namespaces` equal parts, each of whole sessions, and `questions` spread over them."""
     rng = np.random.default_rng(seed)
@@ -95,7 +102,7 @@ def build(
     if rows % namespaces or each % length:
         raise SystemExit(f"--rows must be a multiple of {namespaces * length:,}")
     said, asked, source = _generated(rng, rows, each) if data is None else _locomo(data, rows)
-    vectors = _vectors(rng, rows)
+    vectors = _vectors(rng, rows, dimension)
     turns = []
     for session in range(each // length):
         for user in range(namespaces):
@@ -120,7 +127,7 @@ def build(
         made,
         f"{rows:,} turns of {mean:.0f} words {source}, {namespaces} namespaces of {each:,}, "
         f"sessions of {length} turns written in turn; {questions} questions of {mean_asked:.0f} words; "
-        f"vectors of {DIMENSION} dimensions in {CLUSTERS} clusters, given; seed {seed}",
+        f"vectors of {dimension} dimensions in {CLUSTERS} clusters, given; seed {seed}",
         length,
     )
 
@@ -165,7 +172,7 @@ def _question(
 ) -> Question:
     """About one memory of the user: near its vector, with four of its words, and at times its speaker."""
     about = user * each + int(rng.integers(each))
-    near = vectors[about] + 0.8 * _unit(rng.normal(size=(1, DIMENSION)))[0]
+    near = vectors[about] + 0.8 * _unit(rng.normal(size=(1, vectors.shape[1])))[0]
     vector = _unit(near[None])[0].astype(np.float32).tolist()
     if asked is not None:
         text = str(rng.choice(asked[about]))
@@ -178,14 +185,14 @@ def _question(
     return Question(("memories", f"user-{user:04d}"), text, vector)
 
 
-def _vectors(rng: np.random.Generator, rows: int) -> np.ndarray[Any, Any]:
-    centres = _unit(rng.normal(size=(CLUSTERS, DIMENSION)))
+def _vectors(rng: np.random.Generator, rows: int, dimension: int) -> np.ndarray[Any, Any]:
+    centres = _unit(rng.normal(size=(CLUSTERS, dimension)))
     members = rng.integers(CLUSTERS, size=rows)
-    vectors = np.empty((rows, DIMENSION), dtype=np.float32)
+    vectors = np.empty((rows, dimension), dtype=np.float32)
     for start in range(0, rows, 10_000):  # a million at once would not fit into memory on the way
         some = members[start : start + 10_000]
         vectors[start : start + 10_000] = _unit(
-            centres[some] + 0.7 * _unit(rng.normal(size=(len(some), DIMENSION)))
+            centres[some] + 0.7 * _unit(rng.normal(size=(len(some), dimension)))
         )
     return vectors
 

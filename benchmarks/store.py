@@ -385,8 +385,9 @@ def _tables(result: dict[str, Any]) -> Iterator[Any]:
             for name, each in case["contenders"].items()
         ]
         title = (
-            f"{case['rows']:,} memories, {case['size']:,} of each user; one question, ten answers: median of "
-            f"{case['rounds']} rounds (lowest-highest). Filled (ours) in {case['filling_ours_seconds']:.0f} s.\n"
+            f"{case['rows']:,} memories, {case['size']:,} of each user; one question, ten answers: "
+            f"median of {case['rounds']} rounds (lowest-highest). "
+            f"Filling ours took {case['filling_ours_seconds']:.0f} s.\n"
             "nearest: share of the true nearest ten that was found (recall also ranks by words and sessions, "
             "and means another ten);\nshort: questions with fewer than ten answers; "
             "scans: of an HNSW index, a question."
