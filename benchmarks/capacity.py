@@ -153,7 +153,10 @@ def _processor(dsn: str, call: Callable[[int], object], times: int) -> dict[str,
 
 def _server_seconds(conn: psycopg.Connection) -> float:
     """Processor seconds so far of this server's backends, which run on this machine."""
-    look = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    look = (
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+        "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+    )
     total = 0
     for (pid,) in conn.execute(look).fetchall():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
