@@ -62,42 +62,52 @@ class Corpus:
     turns: list[Turn]
     questions: list[Question]
     description: str
+    session: int
 
     def sessions(self) -> Iterator[list[Turn]]:
-        for start in range(0, len(self.turns), SESSION):
-            yield self.turns[start : start + SESSION]
+        for start in range(0, len(self.turns), self.session):
+            yield self.turns[start : start + self.session]
 
 
 class Given(Embeddings):
     """Vectors made beforehand, so that making them is nobody's time."""
 
-    def __init__(self, vectors: Mapping[str, Any]) -> None:
+    def __init__(self, vectors: Mapping[str, Any], dimension: int = DIMENSION) -> None:
         self.vectors = vectors
-        self.name = f"given:{DIMENSION}"
+        self.dimension = dimension
+        self.name = f"given:{dimension}"
 
     def embed_query(self, text: str) -> list[float]:
         vector = self.vectors.get(text)
         if vector is None:  # a store may ask for the dimension
-            return [1.0] + [0.0] * (DIMENSION - 1)
+            return [1.0] + [0.0] * (self.dimension - 1)
         return vector if isinstance(vector, list) else list(vector.tolist())
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         return [self.embed_query(text) for text in texts]
 
 
-def build(rows: int, namespaces: int, questions: int, seed: int, data: Path | None) -> Corpus:
+def build(
+    rows: int,
+    namespaces: int,
+    questions: int,
+    seed: int,
+    data: Path | None,
+    length: int = SESSION,
+    dimension: int = DIMENSION,
+) -> Corpus:
     """`rows` turns in `namespaces` equal parts, each of whole sessions, and `questions` spread over them."""
     rng = np.random.default_rng(seed)
     each = rows // namespaces
-    if rows % namespaces or each % SESSION:
-        raise SystemExit(f"--rows must be a multiple of {namespaces * SESSION:,}")
+    if rows % namespaces or each % length:
+        raise SystemExit(f"--rows must be a multiple of {namespaces * length:,}")
     said, asked, source = _generated(rng, rows, each) if data is None else _locomo(data, rows)
-    vectors = _vectors(rng, rows)
+    vectors = _vectors(rng, rows, dimension)
     turns = []
-    for session in range(each // SESSION):
+    for session in range(each // length):
         for user in range(namespaces):
-            for position in range(SESSION):
-                i = user * each + session * SESSION + position
+            for position in range(length):
+                i = user * each + session * length + position
                 name = f"session-{session:03d}"
                 turns.append(
                     Turn(
@@ -116,8 +126,9 @@ def build(rows: int, namespaces: int, questions: int, seed: int, data: Path | No
         turns,
         made,
         f"{rows:,} turns of {mean:.0f} words {source}, {namespaces} namespaces of {each:,}, "
-        f"sessions of {SESSION} turns written in turn; {questions} questions of {mean_asked:.0f} words; "
-        f"vectors of {DIMENSION} dimensions in {CLUSTERS} clusters, given; seed {seed}",
+        f"sessions of {length} turns written in turn; {questions} questions of {mean_asked:.0f} words; "
+        f"vectors of {dimension} dimensions in {CLUSTERS} clusters, given; seed {seed}",
+        length,
     )
 
 
@@ -161,7 +172,7 @@ def _question(
 ) -> Question:
     """About one memory of the user: near its vector, with four of its words, and at times its speaker."""
     about = user * each + int(rng.integers(each))
-    near = vectors[about] + 0.8 * _unit(rng.normal(size=(1, DIMENSION)))[0]
+    near = vectors[about] + 0.8 * _unit(rng.normal(size=(1, vectors.shape[1])))[0]
     vector = _unit(near[None])[0].astype(np.float32).tolist()
     if asked is not None:
         text = str(rng.choice(asked[about]))
@@ -174,10 +185,16 @@ def _question(
     return Question(("memories", f"user-{user:04d}"), text, vector)
 
 
-def _vectors(rng: np.random.Generator, rows: int) -> np.ndarray[Any, Any]:
-    centres = _unit(rng.normal(size=(CLUSTERS, DIMENSION)))
+def _vectors(rng: np.random.Generator, rows: int, dimension: int) -> np.ndarray[Any, Any]:
+    centres = _unit(rng.normal(size=(CLUSTERS, dimension)))
     members = rng.integers(CLUSTERS, size=rows)
-    return _unit(centres[members] + 0.7 * _unit(rng.normal(size=(rows, DIMENSION)))).astype(np.float32)
+    vectors = np.empty((rows, dimension), dtype=np.float32)
+    for start in range(0, rows, 10_000):  # a million at once would not fit into memory on the way
+        some = members[start : start + 10_000]
+        vectors[start : start + 10_000] = _unit(
+            centres[some] + 0.7 * _unit(rng.normal(size=(len(some), dimension)))
+        )
+    return vectors
 
 
 def _unit(vectors: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -55,8 +55,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[min(len(ordered) - 1, max(0, round(percent / 100 * len(ordered)) - 1))]
 
 
-def machine() -> dict[str, Any]:
-    """Where this runs, and how busy it is with other things as it begins."""
+def machine(others: Sequence[str] = ()) -> dict[str, Any]:
+    """Where this runs, how busy it is with other things as it begins, and versions, of `others` too."""
     return {
         "processor": _first_after("/proc/cpuinfo", "model name") or platform.processor(),
         "cores": os.cpu_count(),
@@ -64,7 +64,7 @@ def machine() -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: version(name) for name in sorted({*PACKAGES, *others})},
     }
 
 

@@ -27,6 +27,11 @@ from memgraph_plugin.types import Delete, Insert, Update
 
 ADA = ("memories", "ada")
 
+TERMINATE = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+
 
 async def test_many_tasks_may_be_the_first(dsn: str) -> None:
     async with AsyncPostgresMemoryStore(dsn, embeddings=HashingEmbeddings()) as store:
@@ -102,16 +107,33 @@ def test_a_database_that_is_gone_is_soon_known(
         store.put(ADA, "k", {})
         (tmp_path / name).unlink()
         with psycopg.connect(dsn, autocommit=True) as conn:
-            conn.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            )
+            conn.execute(TERMINATE)
         began = time.monotonic()
         with pytest.raises(DatabaseUnavailable):
             store.get(ADA, "k")
         assert time.monotonic() - began < 3
         (tmp_path / name).symlink_to(socket)
         assert store.get(ADA, "k")
+
+
+async def test_connections_that_died_while_idle_are_nobody_s_error(dsn: str) -> None:
+    """After a restart or a fail-over: reads are sent again, writes begin again, nothing is written twice."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        async with AsyncPostgresMemoryStore(dsn) as store:
+            await asyncio.gather(*(store.aput(ADA, f"{n}", {"text": "tea"}) for n in range(10)))
+            conn.execute(TERMINATE)
+            assert len(await store.arecall(ADA, "tea", k=20)) == 10
+            conn.execute(TERMINATE)
+            await asyncio.gather(*(store.aput(ADA, f"{n}", {"text": "cake"}) for n in range(10)))
+            conn.execute(TERMINATE)
+            assert await asyncio.gather(*(store.aget(ADA, f"{n}") for n in range(10)))
+            assert [len(await store.ahistory(ADA, f"{n}")) for n in range(10)] == [2] * 10
+        with PostgresMemoryStore(dsn) as sync:
+            assert sync.get(ADA, "1")
+            conn.execute(TERMINATE)
+            sync.apply(ADA, [Update(key="1", text="coffee")])
+            conn.execute(TERMINATE)
+            assert len(sync.history(ADA, "1")) == 3
 
 
 def test_langgraph_s_arguments_open_a_store(dsn: str) -> None:

@@ -19,7 +19,6 @@ from memgraph_plugin.errors import StoreError
 from memgraph_plugin.store.embedded import _Binaries
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
-from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Insert
 from tests.threads import at_once

@@ -14,6 +14,7 @@ from pgvector.psycopg import register_vector
 from psycopg import Connection, IsolationLevel
 from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, SchemaOutOfDate, StoreError
@@ -22,6 +23,7 @@ from memgraph_plugin.store.connection import (
     address,
     attempts,
     checked_conninfo,
+    json_of,
     lost,
     stoppable,
     translated,
@@ -59,8 +61,9 @@ class Database:
             "prepare_threshold": 2 if prepare else None,
         }
         self._guarded = False
-        self._pool: ConnectionPool[Conn] | None = None
+        self._pool: ConnectionPool[_Pooled] | None = None
         self._gone = False
+        self._lost = 0.0  # when a connection was last found dead
 
     def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
@@ -85,8 +88,8 @@ class Database:
             self._pool = self._new_pool()
         return model_of(found[0]) if found else None
 
-    def _new_pool(self) -> ConnectionPool[Conn]:
-        pool: ConnectionPool[Conn] = ConnectionPool(
+    def _new_pool(self) -> ConnectionPool[_Pooled]:
+        pool: ConnectionPool[_Pooled] = ConnectionPool(
             self._conninfo,
             open=False,
             min_size=1,
@@ -142,7 +145,7 @@ class Database:
                 cursor = conn.execute(statement, parameters)
         else:
             cursor = conn.execute(statement, parameters)
-        if not cursor.description:
+        if cursor.rownumber is None:  # no result; `description` would describe every column to say so
             return []
         namespace = parameters.get("namespace")
         return [opened(self._sealer, record, namespace) for record in cursor.fetchall()]
@@ -197,8 +200,11 @@ class Database:
             attempt += 1
 
     @contextmanager
-    def _connection(self) -> Iterator[Conn]:
-        """A connection that works. One waits long for a busy database, not for one that is gone."""
+    def _connection(self) -> Iterator[_Pooled]:
+        """A connection that works. One waits long for a busy database, not for one that is gone.
+
+        To ask whether it works is a round trip: done where another one died since this one answered.
+        """
         if (pool := self._pool) is None:
             raise StoreError("The store is not open: it was closed before its first use.")
         try:
@@ -206,10 +212,13 @@ class Database:
                 conn = self._take(pool)
                 try:
                     with conn:
-                        if _works(conn):
+                        if conn.used > self._lost or _works(conn):
                             yield conn
                             return
                 finally:
+                    if conn.broken:
+                        self._lost = time.monotonic()
+                    conn.used = time.monotonic()
                     # Also if it is cancelled meanwhile: what is not given back is missing for good.
                     pool.putconn(conn)
         except KeyboardInterrupt:
@@ -217,7 +226,7 @@ class Database:
             self._pool = self._new_pool()
             raise
 
-    def _take(self, pool: ConnectionPool[Conn]) -> Conn:
+    def _take(self, pool: ConnectionPool[_Pooled]) -> _Pooled:
         if self._gone:
             self._ask()
         try:
@@ -255,11 +264,15 @@ class Database:
 
 
 class _Pooled(Connection[Record]):
+    used = 0.0
+    """When it last answered."""
+
     @classmethod
     def connect(cls, conninfo: str = "", **options: Any) -> Self:
         with stoppable():
             conn = super().connect(conninfo, **options)
             _configure(conn)
+            conn.used = time.monotonic()
             return conn
 
 
@@ -277,6 +290,7 @@ def _configure(conn: Conn) -> None:
     # Sent with each BEGIN. Whatever the database's default: after waiting for its turn, a batch must see what
     # was written meanwhile.
     conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    set_json_loads(json_of, conn)
     if conn.prepare_threshold is not None:
         # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
         conn.execute("SET plan_cache_mode = force_generic_plan")

@@ -14,6 +14,7 @@ from pgvector.psycopg import register_vector_async
 from psycopg import AsyncConnection, IsolationLevel
 from psycopg.pq import PGconn, Ping
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, SchemaOutOfDate, StoreError
@@ -22,6 +23,7 @@ from memgraph_plugin.store.connection import (
     address,
     attempts,
     checked_conninfo,
+    json_of,
     lost,
     stoppable,
     translated,
@@ -59,8 +61,9 @@ class AsyncDatabase:
             "prepare_threshold": 2 if prepare else None,
         }
         self._guarded = False
-        self._pool: AsyncConnectionPool[AsyncConn] | None = None
+        self._pool: AsyncConnectionPool[_Pooled] | None = None
         self._gone = False
+        self._lost = 0.0  # when a connection was last found dead
 
     async def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
@@ -87,8 +90,8 @@ class AsyncDatabase:
             self._pool = await self._new_pool()
         return model_of(found[0]) if found else None
 
-    async def _new_pool(self) -> AsyncConnectionPool[AsyncConn]:
-        pool: AsyncConnectionPool[AsyncConn] = AsyncConnectionPool(
+    async def _new_pool(self) -> AsyncConnectionPool[_Pooled]:
+        pool: AsyncConnectionPool[_Pooled] = AsyncConnectionPool(
             self._conninfo,
             open=False,
             min_size=1,
@@ -144,7 +147,7 @@ class AsyncDatabase:
                 cursor = await conn.execute(statement, parameters)
         else:
             cursor = await conn.execute(statement, parameters)
-        if not cursor.description:
+        if cursor.rownumber is None:  # no result; `description` would describe every column to say so
             return []
         namespace = parameters.get("namespace")
         return [opened(self._sealer, record, namespace) for record in await cursor.fetchall()]
@@ -204,8 +207,11 @@ class AsyncDatabase:
             attempt += 1
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConn]:
-        """A connection that works. One waits long for a busy database, not for one that is gone."""
+    async def _connection(self) -> AsyncIterator[_Pooled]:
+        """A connection that works. One waits long for a busy database, not for one that is gone.
+
+        To ask whether it works is a round trip: done where another one died since this one answered.
+        """
         if (pool := self._pool) is None:
             raise StoreError("The store is not open: it was closed before its first use.")
         try:
@@ -213,10 +219,13 @@ class AsyncDatabase:
                 conn = await self._take(pool)
                 try:
                     async with conn:
-                        if await _works(conn):
+                        if conn.used > self._lost or await _works(conn):
                             yield conn
                             return
                 finally:
+                    if conn.broken:
+                        self._lost = time.monotonic()
+                    conn.used = time.monotonic()
                     # Also if it is cancelled meanwhile: what is not given back is missing for good.
                     await asyncio.shield(pool.putconn(conn))
         except KeyboardInterrupt:
@@ -224,7 +233,7 @@ class AsyncDatabase:
             self._pool = await self._new_pool()
             raise
 
-    async def _take(self, pool: AsyncConnectionPool[AsyncConn]) -> AsyncConn:
+    async def _take(self, pool: AsyncConnectionPool[_Pooled]) -> _Pooled:
         if self._gone:
             await self._ask()
         try:
@@ -262,11 +271,15 @@ class AsyncDatabase:
 
 
 class _Pooled(AsyncConnection[Record]):
+    used = 0.0
+    """When it last answered."""
+
     @classmethod
     async def connect(cls, conninfo: str = "", **options: Any) -> Self:
         with stoppable():
             conn = await super().connect(conninfo, **options)
             await _configure(conn)
+            conn.used = time.monotonic()
             return conn
 
 
@@ -284,6 +297,7 @@ async def _configure(conn: AsyncConn) -> None:
     # Sent with each BEGIN. Whatever the database's default: after waiting for its turn, a batch must see what
     # was written meanwhile.
     await conn.set_isolation_level(IsolationLevel.READ_COMMITTED)
+    set_json_loads(json_of, conn)
     if conn.prepare_threshold is not None:
         # `recall` takes longer to plan than a small namespace to search, and its plan is the same for all.
         await conn.execute("SET plan_cache_mode = force_generic_plan")

@@ -17,6 +17,8 @@ _HERE = files(__package__)
 
 
 def _named(text: str) -> dict[str, str]:
+    """Without comments and indents: pieces stand in the middle of lines, and psycopg forgets long texts."""
+    text = re.sub(r"^ *(-- (?!name:).*\n)?", "", text, flags=re.MULTILINE)
     parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     return {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
@@ -31,8 +33,7 @@ _QUERIES = {
     if file.name not in ("schema.sql", "pieces.sql")
     for name, statement in _named(file.read_text()).items()
 }
-# Without comments, which would end up in the middle of a line.
-_PIECES = _named(re.sub(r"^-- (?!name:).*\n", "", (_HERE / "pieces.sql").read_text(), flags=re.MULTILINE))
+_PIECES = _named((_HERE / "pieces.sql").read_text())
 SCHEMA = (_HERE / "schema.sql").read_text()
 MIGRATIONS = {int(file.name[:4]): file.read_text() for file in _files(_HERE / "migrations")}
 

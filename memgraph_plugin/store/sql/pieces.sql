@@ -13,7 +13,7 @@
 memory.ctid
 
 -- name: that_row
-memory.ctid = top.id
+memory.ctid = top.id AND {scope}
 
 -- name: part_row
 -- A ctid is unique within its partition only.
