@@ -30,7 +30,7 @@ from langgraph.store.base import (
 )
 
 from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
-from memgraph_plugin.store.base import MemoryStore, embedder
+from memgraph_plugin.store.base import MemoryStore, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.journal import Batch, Change, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, bm25, fuse, lexemes, unit, within_budget
 from memgraph_plugin.store.storable import (
@@ -58,7 +58,8 @@ class InMemoryMemoryStore(MemoryStore):
 
     Args:
         index: LangGraph's index configuration: `embed`, `dims`, and `fields` (which parts of a value are its
-            text; by default its field "text", or all of it where it has none).
+            text; by default its field "text", or all of it where it has none); with `search="hybrid"`, search
+            ranks as `recall` does.
         ttl: LangGraph's configuration of how long memories live that were put without saying so.
         embeddings: in place of `index["embed"]`. Without either, memories are ranked by words alone.
         language: the language of texts whose operation names none.
@@ -69,7 +70,7 @@ class InMemoryMemoryStore(MemoryStore):
     def __init__(
         self,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | SearchConfig | None = None,
         ttl: TTLConfig | None = None,
         embeddings: str | Embeddings | None = None,
         language: str = "english",
@@ -77,6 +78,7 @@ class InMemoryMemoryStore(MemoryStore):
         self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
+        self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dimension = index.get("dims") if index else None
         self._lock = threading.RLock()
@@ -265,7 +267,11 @@ class InMemoryMemoryStore(MemoryStore):
     def _search(self, op: SearchOp, vectors: _Vectors, now: datetime) -> list[SearchItem]:
         query = op.query or ""
         entries = self._table.newest(self._table.below(op.namespace_prefix), now, filter=op.filter)
-        found = self._found(entries, query, vectors)[op.offset : op.offset + op.limit]
+        if self._ranking == "vector" and (vector := vectors.queries.get(query)):
+            ranked = _nearest(entries, vector)
+        else:
+            ranked = self._found(entries, query, vectors)
+        found = ranked[op.offset : op.offset + op.limit]
         if op.refresh_ttl:
             for entry, _ in found:
                 self._table.refresh(entry, now)
@@ -322,14 +328,25 @@ def _as_item(memory: Memory) -> dict[str, Any]:
     }
 
 
+def _cosine(one: Sequence[float] | None, other: Sequence[float] | None) -> float | None:
+    return sum(map(mul, one, other)) if one and other else None
+
+
+def _nearest(entries: Iterable[Entry], vector: Sequence[float]) -> list[tuple[Entry, Hit]]:
+    """The entries that have a vector, the nearest first."""
+    cosines = [(entry, _cosine(vector, entry.embedding)) for entry in entries]
+    found = [(entry, Hit(entry.memory, cosine, cosine)) for entry, cosine in cosines if cosine is not None]
+    return sorted(
+        found, key=lambda pair: (-pair[1].score, ".".join(pair[0].memory.namespace), pair[0].memory.key)
+    )
+
+
 def _ranked(
     entries: Iterable[Entry], query: list[str], vector: Sequence[float] | None
 ) -> list[tuple[Entry, Hit]]:
     """The entries that answer a query, best first."""
     entries = [entry for entry in entries if entry.memory.text]
-    cosines = [
-        sum(map(mul, vector, entry.embedding)) if vector and entry.embedding else None for entry in entries
-    ]
+    cosines = [_cosine(vector, entry.embedding) for entry in entries]
     words = bm25(query, [entry.terms for entry in entries])
     memories = [entry.memory for entry in entries]
     sessions = [None if memory.session is None else (memory.namespace, memory.session) for memory in memories]

@@ -24,7 +24,14 @@ from pgvector import HalfVector
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MAX_RESULTS, MemoryStore, embedder
+from memgraph_plugin.store.base import (
+    MAX_RESULTS,
+    MemoryStore,
+    Ranking,
+    SearchConfig,
+    embedder,
+    search_ranking,
+)
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -61,7 +68,8 @@ class PostgresMemoryStore(MemoryStore):
 
     Args:
         conninfo: a libpq connection string or URL.
-        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
+        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`; with
+            `search="hybrid"`, search ranks as `recall` does.
         ttl: LangGraph's configuration of times to live.
         embeddings: makes the vectors: a model or its name, as "local:minilm"; without one, memories are
             ranked by words alone.
@@ -83,7 +91,7 @@ class PostgresMemoryStore(MemoryStore):
         self,
         conninfo: str,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | SearchConfig | None = None,
         ttl: TTLConfig | None = None,
         embeddings: str | Embeddings | None = None,
         db_schema: str = "memgraph_plugin",
@@ -96,6 +104,7 @@ class PostgresMemoryStore(MemoryStore):
         self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
+        self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
         self._dimension: int | None = None
@@ -185,7 +194,7 @@ class PostgresMemoryStore(MemoryStore):
         check_recall(namespace, query, kinds)
         limit = min(max(k, 0), MAX_RESULTS)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
-        found = self._search("exactly", namespace, query, filter, wanted)
+        found = self._search("exactly", namespace, query, filter, wanted, "hybrid")
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 
@@ -219,7 +228,8 @@ class PostgresMemoryStore(MemoryStore):
         if isinstance(op, SearchOp):
             prefix = op.namespace_prefix
             wanted = {"limit": op.limit, "offset": op.offset, "kinds": None}
-            found = self._search(records.scope_of(prefix), prefix, op.query or "", op.filter, wanted)
+            scope, query = records.scope_of(prefix), op.query or ""
+            found = self._search(scope, prefix, query, op.filter, wanted, self._ranking)
             self._refresh(found, op.refresh_ttl)
             return [records.search_item_of(record) for record in found]
         if isinstance(op, ListNamespacesOp):
@@ -251,6 +261,7 @@ class PostgresMemoryStore(MemoryStore):
         text: str,
         filter: Mapping[str, Any] | None,  # noqa: A002
         wanted: Mapping[str, Any],
+        ranking: Ranking,
     ) -> list[Record]:
         parameters = {
             **wanted,
@@ -267,7 +278,8 @@ class PostgresMemoryStore(MemoryStore):
             towards = unit(self._fitting(self.embeddings.embed_query(text)))
             vector = None if towards is None else HalfVector(list(towards))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
-        return self._database.fetch("recall", parameters, scope)
+        by_vector = ranking == "vector" and vector is not None
+        return self._database.fetch("nearest" if by_vector else "recall", parameters, scope)
 
     def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]

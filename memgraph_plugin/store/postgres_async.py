@@ -24,7 +24,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, Memory
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
-from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.base import MAX_RESULTS, Ranking, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
@@ -61,7 +61,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
 
     Args:
         conninfo: a libpq connection string or URL.
-        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
+        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`; with
+            `search="hybrid"`, search ranks as `recall` does.
         ttl: LangGraph's configuration of times to live.
         embeddings: makes the vectors: a model or its name, as "local:minilm"; without one, memories are
             ranked by words alone.
@@ -83,7 +84,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         self,
         conninfo: str,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | SearchConfig | None = None,
         ttl: TTLConfig | None = None,
         embeddings: str | Embeddings | None = None,
         db_schema: str = "memgraph_plugin",
@@ -96,6 +97,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
+        self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
         self._dimension: int | None = None
@@ -186,7 +188,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         check_recall(namespace, query, kinds)
         limit = min(max(k, 0), MAX_RESULTS)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
-        found = await self._search("exactly", namespace, query, filter, wanted)
+        found = await self._search("exactly", namespace, query, filter, wanted, "hybrid")
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 
@@ -220,7 +222,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         if isinstance(op, SearchOp):
             prefix = op.namespace_prefix
             wanted = {"limit": op.limit, "offset": op.offset, "kinds": None}
-            found = await self._search(records.scope_of(prefix), prefix, op.query or "", op.filter, wanted)
+            scope, query = records.scope_of(prefix), op.query or ""
+            found = await self._search(scope, prefix, query, op.filter, wanted, self._ranking)
             await self._refresh(found, op.refresh_ttl)
             return [records.search_item_of(record) for record in found]
         if isinstance(op, ListNamespacesOp):
@@ -252,6 +255,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         text: str,
         filter: Mapping[str, Any] | None,  # noqa: A002
         wanted: Mapping[str, Any],
+        ranking: Ranking,
     ) -> list[Record]:
         parameters = {
             **wanted,
@@ -268,7 +272,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             towards = unit(self._fitting(await self.embeddings.aembed_query(text)))
             vector = None if towards is None else HalfVector(list(towards))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
-        return await self._database.fetch("recall", parameters, scope)
+        by_vector = ranking == "vector" and vector is not None
+        return await self._database.fetch("nearest" if by_vector else "recall", parameters, scope)
 
     async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]
