@@ -19,7 +19,7 @@ from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreErr
 from memgraph_plugin.store import schema
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
 from memgraph_plugin.store.sealing import Sealer, opened
-from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.sql import Indexed, query
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -87,13 +87,23 @@ class Database:
         if self._pool is not None:
             self._pool.close()
 
-    def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
+    @contextmanager
+    def alone(self) -> Iterator[Conn]:
+        """A connection outside the pool, closed at the end, for work that takes its time."""
+        with translated(), Connection[Record].connect(self._conninfo, **self._options) as conn:
+            _configure(conn)
+            conn.execute("SET statement_timeout = 0")
+            yield conn
+
+    def fetch(
+        self, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+    ) -> list[Record]:
         """The records of one named statement, in a transaction of its own."""
         with translated(), self._connection() as conn:
             return self.fetch_in(conn, name, parameters, scope)
 
     def fetch_in(
-        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none."""
         cursor = conn.execute(query(name, self.db_schema, scope), parameters)

@@ -18,7 +18,7 @@ from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreErr
 from memgraph_plugin.store import schema
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
 from memgraph_plugin.store.sealing import Sealer, opened
-from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.sql import Indexed, query
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -86,14 +86,25 @@ class AsyncDatabase:
         if self._pool is not None:
             await self._pool.close()
 
-    async def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[AsyncConn]:
+        """A connection outside the pool, closed at the end, for work that takes its time."""
+        with translated():
+            async with await AsyncConnection[Record].connect(self._conninfo, **self._options) as conn:
+                await _configure(conn)
+                await conn.execute("SET statement_timeout = 0")
+                yield conn
+
+    async def fetch(
+        self, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+    ) -> list[Record]:
         """The records of one named statement, in a transaction of its own."""
         with translated():
             async with self._connection() as conn:
                 return await self.fetch_in(conn, name, parameters, scope)
 
     async def fetch_in(
-        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none."""
         cursor = await conn.execute(query(name, self.db_schema, scope), parameters)

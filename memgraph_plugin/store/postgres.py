@@ -33,6 +33,8 @@ from memgraph_plugin.store.base import (
     search_ranking,
 )
 from memgraph_plugin.store.database import Conn, Database, Record
+from memgraph_plugin.store.indexes import Indexes, Indexing
+from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
@@ -58,7 +60,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(MemoryStore):
+class PostgresMemoryStore(Indexing, MemoryStore):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -78,6 +80,8 @@ class PostgresMemoryStore(MemoryStore):
             and Korean are searched by pairs of letters in every language.
         max_size: connections held at most.
         prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+        index_threshold: rows from which on a namespace gets an index in the background, and is no longer read
+            whole by each search (`store/indexing.py`); None for never.
         sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
 
     Raises on first use:
@@ -98,6 +102,7 @@ class PostgresMemoryStore(MemoryStore):
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
+        index_threshold: int | None = THRESHOLD,
         sealer: Sealer | None = None,
     ) -> None:
         super().__init__()
@@ -114,6 +119,7 @@ class PostgresMemoryStore(MemoryStore):
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
         self._database = Database(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
+        self._indexes = Indexes(self._database, index_threshold)
 
     @classmethod
     @contextmanager
@@ -148,6 +154,7 @@ class PostgresMemoryStore(MemoryStore):
 
     def close(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        self._indexes.close()
         self._database.close()
 
     # Memory operations.
@@ -279,7 +286,8 @@ class PostgresMemoryStore(MemoryStore):
             vector = None if towards is None else HalfVector(list(towards))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
         by_vector = ranking == "vector" and vector is not None
-        return self._database.fetch("nearest" if by_vector else "recall", parameters, scope)
+        name = "nearest" if by_vector else "recall"
+        return self._indexes.search(name, parameters, scope, dimension=self._dimension)
 
     def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]
@@ -355,6 +363,7 @@ class PostgresMemoryStore(MemoryStore):
             with self._opening:
                 if not self._ready:
                     self._dimension = self._fit(self._database.open(self.language)) or self._first()
+                    self._indexes.open()
                     self._ready = True
 
     def _first(self) -> int | None:

@@ -26,6 +26,8 @@ from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.base import MAX_RESULTS, Ranking, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
+from memgraph_plugin.store.indexes_async import AsyncIndexes, AsyncIndexing
+from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
@@ -51,7 +53,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncOnly):
+class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -71,6 +73,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             and Korean are searched by pairs of letters in every language.
         max_size: connections held at most.
         prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+        index_threshold: rows from which on a namespace gets an index in the background, and is no longer read
+            whole by each search (`store/indexing.py`); None for never.
         sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
 
     Raises on first use:
@@ -91,6 +95,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
+        index_threshold: int | None = THRESHOLD,
         sealer: Sealer | None = None,
     ) -> None:
         super().__init__()
@@ -107,6 +112,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
         self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
+        self._indexes = AsyncIndexes(self._database, index_threshold)
 
     @classmethod
     @asynccontextmanager
@@ -142,6 +148,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
 
     async def aclose(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        await self._indexes.close()
         await self._database.close()
 
     # Memory operations.
@@ -273,7 +280,8 @@ class AsyncPostgresMemoryStore(AsyncOnly):
             vector = None if towards is None else HalfVector(list(towards))
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
         by_vector = ranking == "vector" and vector is not None
-        return await self._database.fetch("nearest" if by_vector else "recall", parameters, scope)
+        name = "nearest" if by_vector else "recall"
+        return await self._indexes.search(name, parameters, scope, dimension=self._dimension)
 
     async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]
@@ -354,6 +362,7 @@ class AsyncPostgresMemoryStore(AsyncOnly):
                     self._dimension = (
                         self._fit(await self._database.open(self.language)) or await self._first()
                     )
+                    await self._indexes.open()
                     self._ready = True
 
     async def _first(self) -> int | None:

@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -34,10 +34,43 @@ SCHEMA = (_HERE / "schema.sql").read_text()
 MIGRATIONS = {int(file.name[:4]): file.read_text() for file in _files(_HERE / "migrations")}
 
 
+class Indexed(NamedTuple):
+    """A scope with an index of its own: its statements name the namespace as a literal.
+
+    `below`: the index is also of what lies below; `rest`: it is not, and what lies below is wanted beside it.
+    """
+
+    namespace: str
+    below: bool
+    rest: bool
+    dimension: int
+
+
 @cache
-def query(name: str, schema: str, scope: str = "exactly") -> LiteralString:
+def query(name: str, schema: str, scope: str | Indexed = "exactly") -> LiteralString:
     """The statement of that name, for one schema and one scope of namespaces."""
     if "%" in schema:
         raise ConfigurationError(f"A schema name cannot have a '%': {schema!r}")
-    text, condition = sql.SQL(_QUERIES[name]), sql.SQL(_QUERIES[scope])
-    return text.format(schema=sql.Identifier(schema), scope=condition).as_string()
+    if isinstance(scope, str):
+        parts: dict[str, sql.Composable] = {"scope": sql.SQL(_QUERIES[scope])}
+    else:
+        parts = {
+            "namespace": sql.SQL(_literal(scope.namespace).replace("%", "%%")),
+            "below": sql.Literal(scope.below),
+            "dimension": sql.Literal(scope.dimension),
+        }
+        covered = "indexed_prefix" if scope.below else "indexed_exactly"
+        parts["scope"] = sql.SQL(_QUERIES[covered]).format(**parts)
+        parts["rest"] = sql.SQL(_QUERIES["indexed_rest" if scope.rest else "nowhere"]).format(**parts)
+    parts |= {part: sql.SQL(_QUERIES[part]) for part in ("visible", "breadth", "fusion")}
+    return sql.SQL(_QUERIES[name]).format(schema=sql.Identifier(schema), **parts).as_string()
+
+
+def predicate(namespace: str, *, below: bool) -> LiteralString:
+    """The condition of an index of a namespace; the planner finds it again in the statements' scopes."""
+    condition = sql.SQL(_QUERIES["indexed_prefix" if below else "indexed_exactly"])
+    return condition.format(namespace=sql.Literal(namespace)).as_string()
+
+
+def _literal(text: str) -> LiteralString:
+    return sql.Literal(text).as_string()

@@ -1,0 +1,247 @@
+"""The indexes of large namespaces, used and kept up. This is the source; `indexing` decides."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import psycopg
+
+from memgraph_plugin.errors import MemgraphPluginError, StoreError
+from memgraph_plugin.store import indexing
+from memgraph_plugin.store.background import AsyncBackground
+from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
+from memgraph_plugin.store.indexing import SearchIndex
+from memgraph_plugin.store.records import encode
+from memgraph_plugin.store.storable import check_namespace
+from memgraph_plugin.types import Namespace
+
+logger = logging.getLogger(__name__)
+
+
+class AsyncIndexes:
+    """Which namespaces of one database have indexes of their own; sends searches to them; makes and drops them.
+
+    What nobody asked for happens in the background, on a connection of its own: a search waits for none of it
+    and fails of none of it.
+    """
+
+    def __init__(self, database: AsyncDatabase, threshold: int | None) -> None:
+        self._database = database
+        self._threshold = indexing.check_threshold(threshold)
+        self._known: indexing.Known = {}
+        self._refreshed = 0.0
+        self._searches = 0
+        self._closed = False
+        self._background = AsyncBackground()
+        self._busy: set[str] = set()
+        self._building: set[AsyncConn] = set()
+
+    async def open(self) -> None:
+        """Learn which indexes there are; called again where the store comes to another event loop."""
+        self._background, self._busy, self._building = AsyncBackground(), set(), set()
+        await self._refresh()
+
+    async def _refresh(self, *_: object) -> None:
+        self._refreshed = time.monotonic()
+        self._known = indexing.known(await self._database.fetch("search_indexes", {}))
+
+    async def close(self) -> None:
+        """Stop what is being built; what is half done is dropped by who builds it next."""
+        self._closed = True
+        for conn in list(self._building):
+            await conn.cancel_safe()
+        await self._background.wait()
+
+    async def search(
+        self, name: str, parameters: Mapping[str, Any], scope: str, *, dimension: int | None
+    ) -> list[Record]:
+        """The records of "nearest", "recall" or "latest": by an index where there is one, else of every row."""
+        routed = indexing.route(self._known, name, scope, parameters)
+        found = None
+        if routed is not None:
+            statement, indexed, more = routed
+            found = await self._database.fetch(statement, {**parameters, **more}, indexed)
+            if not indexing.suffices(found, name, parameters):
+                found = None
+        if found is None:
+            found = await self._database.fetch(name, parameters, scope)
+        if name != "latest" and dimension is not None and scope != "everywhere":
+            self._keep_up(parameters["namespace"], dimension)
+        return found
+
+    async def create(self, namespace: str, dimension: int, *, below: bool, asked: bool) -> SearchIndex | None:
+        """Make the indexes, or what of them is not there; None where another process is at it.
+
+        Raises:
+            StoreError: this role may not, or the database failed.
+        """
+        wanted = SearchIndex(namespace, below, asked, dimension, 0)
+        async with self._turn(namespace, below=below) as conn:
+            if conn is None:
+                return None
+            for table in await self._tables(conn, wanted):
+                rows = await self._count(conn, wanted, 10**9)
+                for name, statement in indexing.create_statements(table, wanted).items():
+                    await self._create(conn, name, statement, rows, dimension)
+            made = await self._note(conn, wanted)
+        self._known = {**self._known, (namespace, below): made}
+        return made
+
+    async def drop(self, namespace: str, *, below: bool) -> bool:
+        """Drop the indexes; whether there were any.
+
+        Raises:
+            StoreError: this role may not, or the database failed.
+        """
+        wanted = SearchIndex(namespace, below, asked=False, dimension=1, rows=0)
+        async with self._turn(namespace, below=below) as conn:
+            if conn is None:
+                raise StoreError(
+                    "Another process is making or dropping this index: try again when it is done."
+                )
+            tables = await self._tables(conn, wanted)
+            found = await self._database.fetch_in(conn, "forget_index", {}, wanted.scope)
+            await self._database.fetch_in(conn, "forget_terms", {}, wanted.scope)
+            for table in tables:
+                names = list(indexing.index_names(table, namespace, below=below).values())
+                for state in await self._states(conn, names):
+                    found.append(state)
+                    await conn.execute(indexing.drop_statement(self._database.db_schema, state["name"]))
+        self._known = {key: index for key, index in self._known.items() if key != (namespace, below)}
+        return bool(found)
+
+    # In the background.
+
+    def _keep_up(self, namespace: str, dimension: int) -> None:
+        """After a search: now and then, look whether what is known still holds."""
+        if self._closed or dimension > indexing.HNSW_MAX_DIMENSION:
+            return
+        if time.monotonic() - self._refreshed > indexing.REFRESHED:
+            self._refreshed = time.monotonic()
+            self._background.start(self._quietly, self._refresh, "", dimension)
+        self._searches += 1
+        if (
+            self._threshold is not None
+            and self._searches % indexing.LOOK_EVERY == 0
+            and namespace not in self._busy
+        ):
+            self._busy.add(namespace)
+            self._background.start(self._quietly, self._look, namespace, dimension)
+
+    async def _quietly(self, work: Any, namespace: str, dimension: int) -> None:
+        """A failure is logged and, where it was of a namespace, not tried again by this store."""
+        try:
+            await work(namespace, dimension)
+            self._busy.discard(namespace)
+        except (MemgraphPluginError, psycopg.Error) as error:
+            if not self._closed:
+                logger.warning("Search indexes, %s: %s", namespace, error)
+
+    async def _look(self, namespace: str, dimension: int) -> None:
+        assert self._threshold is not None  # noqa: S101 - or nobody looks
+        index = self._known.get((namespace, False))
+        most = 2 * max(self._threshold, index.rows if index else 0)
+        scope = SearchIndex(namespace, False, False, dimension, 0).scope
+        rows = (await self._database.fetch("count_rows", {"most": most}, scope))[0]["rows"]
+        match indexing.after_count(index, rows, self._threshold):
+            case "create":
+                await self.create(namespace, dimension, below=False, asked=False)
+            case "drop":
+                await self.drop(namespace, below=False)
+            case "note":
+                assert index is not None  # noqa: S101 - only what is there can be noted anew
+                async with self._turn(namespace, below=False) as conn:
+                    if conn is not None:
+                        noted = await self._note(conn, index)
+                        self._known = {**self._known, (namespace, False): noted}
+
+    # On the builder's connection.
+
+    @asynccontextmanager
+    async def _turn(self, namespace: str, *, below: bool) -> AsyncIterator[AsyncConn | None]:
+        """A connection of one's own, for as long as nobody else works on this index; None where somebody does."""
+        async with self._database.alone() as conn:
+            self._building.add(conn)
+            try:
+                index = f"{self._database.db_schema} {namespace} {below}"
+                turn = await self._database.fetch_in(conn, "try_turn", {"index": index})
+                yield conn if turn[0]["mine"] and not self._closed else None
+            finally:
+                self._building.discard(conn)
+
+    async def _tables(self, conn: AsyncConn, index: SearchIndex) -> list[str]:
+        where = {"table": self._table, "below": index.below, "namespace": index.namespace}
+        found = await self._database.fetch_in(conn, "tables_of", where)
+        if not all(table["owned"] for table in found):
+            raise StoreError(indexing.owner_needed(index.namespace, below=index.below))
+        return [table["name"] for table in found]
+
+    async def _states(self, conn: AsyncConn, names: list[str]) -> list[Record]:
+        where = {"table": self._table, "names": names}
+        return await self._database.fetch_in(conn, "index_states", where)
+
+    async def _create(self, conn: AsyncConn, name: str, statement: str, rows: int, dimension: int) -> None:
+        """One index, unless it is there; what an earlier build left half done goes first."""
+        states = await self._states(conn, [name])
+        if states and states[0]["valid"]:
+            return
+        await conn.execute(indexing.drop_statement(self._database.db_schema, name))
+        await conn.execute(f"SET maintenance_work_mem = '{indexing.memory_needed(rows, dimension)}'")
+        try:
+            await conn.execute(statement.encode())
+        except psycopg.errors.InsufficientResources:
+            # A parallel build shares memory, of which a container may have next to none.
+            await conn.execute("SET max_parallel_maintenance_workers = 0")
+            await conn.execute(indexing.drop_statement(self._database.db_schema, name))
+            await conn.execute(statement.encode())
+
+    async def _count(self, conn: AsyncConn, index: SearchIndex, most: int) -> int:
+        found = await self._database.fetch_in(conn, "count_rows", {"most": most}, index.scope)
+        return int(found[0]["rows"])
+
+    async def _note(self, conn: AsyncConn, index: SearchIndex) -> SearchIndex:
+        """What ranking has to know of the rows that are not read."""
+        async with conn.transaction():
+            noted = await self._database.fetch_in(conn, "note_index", {"asked": index.asked}, index.scope)
+            await self._database.fetch_in(conn, "forget_terms", {}, index.scope)
+            await self._database.fetch_in(conn, "note_terms", {"enough": indexing.ENOUGH}, index.scope)
+        return SearchIndex(**noted[0])
+
+    @property
+    def _table(self) -> str:
+        return indexing.quoted(self._database.db_schema, "memory")
+
+
+class AsyncIndexing:
+    """The part of a store that its owner calls to make indexes, and to drop them."""
+
+    _indexes: AsyncIndexes
+    _dimension: int | None
+
+    async def acreate_index(self, namespace: Namespace, *, below: bool = False) -> bool:
+        """Make the indexes of a namespace now, and wait for them; with `below`, also of all namespaces under it.
+
+        They stay until `drop_index`, whatever the size; others read and write meanwhile. Returns: whether they
+        are ready; False where another process is making them.
+
+        Raises:
+            ConfigurationError: the store has no vectors, or of more dimensions than pgvector indexes.
+            StoreError: this role does not own the tables, or the database failed.
+        """
+        check_namespace(namespace)
+        await self._open()
+        dimension = indexing.indexable(self._dimension)
+        return bool(await self._indexes.create(encode(namespace), dimension, below=below, asked=True))
+
+    async def adrop_index(self, namespace: Namespace, *, below: bool = False) -> bool:
+        """Drop the indexes of a namespace; whether there were any. Searches then read every row again."""
+        check_namespace(namespace)
+        await self._open()
+        return await self._indexes.drop(encode(namespace), below=below)
+
+    async def _open(self) -> None:
+        raise NotImplementedError
