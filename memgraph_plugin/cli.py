@@ -9,7 +9,7 @@ import typer
 import typer.core
 
 from memgraph_plugin import __version__
-from memgraph_plugin.commands import assistant, database, evaluations, memories, models, sealing
+from memgraph_plugin.commands import assistant, database, evaluations, indexing, memories, models, sealing
 from memgraph_plugin.errors import MemgraphPluginError
 
 
@@ -50,6 +50,7 @@ app.command("ingest")(memories.ingest)
 app.command("search")(memories.search)
 app.command("history")(memories.history)
 app.command("migrate")(database.migrate)
+app.command("index")(indexing.index)
 app.command("seal")(sealing.seal)
 app.command("doctor")(database.doctor)
 

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 import psycopg
 import pytest
 from psycopg import conninfo
+from typer.testing import CliRunner
 
+from memgraph_plugin.cli import app
 from memgraph_plugin.errors import ConfigurationError, StoreError
 from memgraph_plugin.store import indexing
 from memgraph_plugin.store.indexing import SearchIndex, after_count, route
@@ -24,7 +26,13 @@ from memgraph_plugin.types import Insert, Namespace
 BIG = ("acme", "big")
 ROWS = 700
 QUESTIONS = ("the harbour at dawn", "red kayak and violin", "who paints the fence", "granite museum", "tea")
-WORDS = ["harbour", "dawn", "kayak", "red", "violin", "lesson", "museum", "fence", "paint", "granite", "marble", "tea", "basil", "water", "summer", "train", "paper", "printer", "weekend", "monday", "north", "lyon", "noon", "okapi", "zebra", "violet", "report", "budget", "quarter", "secret", "garden"]
+# fmt: off
+WORDS = (
+    "harbour", "dawn", "kayak", "red", "violin", "lesson", "museum", "fence", "paint", "granite", "marble",
+    "tea", "basil", "water", "summer", "train", "paper", "printer", "weekend", "monday", "north", "lyon",
+    "noon", "okapi", "zebra", "violet", "report", "budget", "quarter", "secret", "garden",
+)
+# fmt: on
 
 
 @pytest.fixture(autouse=True)
@@ -306,6 +314,24 @@ async def test_the_async_store_makes_and_uses_them_too(dsn: str) -> None:
         assert len(await store.arecall(BIG, "okapi 27")) == 10
         assert await store.acreate_index(BIG)
         assert await store.adrop_index(BIG)
+
+
+def test_an_index_is_made_and_dropped_by_a_command(
+    open_store: Callable[..., PostgresMemoryStore], dsn: str
+) -> None:
+    fill(open_store(), rows=50)
+
+    def run(*words: str) -> str:
+        env = {"MEMGRAPH_PLUGIN_DSN": dsn, "MEMGRAPH_PLUGIN_EMBEDDINGS": "none"}
+        result = CliRunner().invoke(app, ["index", *words], env=env)
+        return result.stdout + result.stderr
+
+    assert "either --user or --namespace" in run()
+    assert run("--namespace", "acme.big") == "Ready.\n"
+    assert len(indexes(dsn)) == 3
+    assert run("--namespace", "acme.big", "--drop") == "Dropped.\n"
+    assert run("--user", "ana", "--drop") == "There were none.\n"
+    assert indexes(dsn) == []
 
 
 def test_words_alone_and_vectors_too_long_cannot_be_indexed(dsn: str) -> None:

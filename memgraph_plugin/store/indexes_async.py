@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class AsyncIndexes:
-    """Which namespaces of one database have indexes of their own; sends searches to them; makes and drops them.
+    """Which namespaces of a database have indexes of their own; sends searches to them; makes and drops them.
 
     What nobody asked for happens in the background, on a connection of its own: a search waits for none of it
     and fails of none of it.
@@ -59,7 +59,7 @@ class AsyncIndexes:
     async def search(
         self, name: str, parameters: Mapping[str, Any], scope: str, *, dimension: int | None
     ) -> list[Record]:
-        """The records of "nearest", "recall" or "latest": by an index where there is one, else of every row."""
+        """The records of "nearest" or "recall": by an index where there is one, else of every row."""
         routed = indexing.route(self._known, name, scope, parameters)
         found = None
         if routed is not None:
@@ -69,7 +69,7 @@ class AsyncIndexes:
                 found = None
         if found is None:
             found = await self._database.fetch(name, parameters, scope)
-        if name != "latest" and dimension is not None and scope != "everywhere":
+        if dimension is not None and scope != "everywhere":
             self._keep_up(parameters["namespace"], dimension)
         return found
 
@@ -163,7 +163,7 @@ class AsyncIndexes:
 
     @asynccontextmanager
     async def _turn(self, namespace: str, *, below: bool) -> AsyncIterator[AsyncConn | None]:
-        """A connection of one's own, for as long as nobody else works on this index; None where somebody does."""
+        """A connection of one's own while nobody else works on this index; None where somebody does."""
         async with self._database.alone() as conn:
             self._building.add(conn)
             try:
@@ -223,10 +223,11 @@ class AsyncIndexing:
     _dimension: int | None
 
     async def acreate_index(self, namespace: Namespace, *, below: bool = False) -> bool:
-        """Make the indexes of a namespace now, and wait for them; with `below`, also of all namespaces under it.
+        """Make the indexes of a namespace now, and wait for them; with `below`, also of all those under it.
 
-        They stay until `drop_index`, whatever the size; others read and write meanwhile. Returns: whether they
-        are ready; False where another process is making them.
+        They stay until `drop_index`, whatever the size; others read and write meanwhile.
+
+        Returns: whether they are ready; False where another process is making them.
 
         Raises:
             ConfigurationError: the store has no vectors, or of more dimensions than pgvector indexes.

@@ -1,4 +1,4 @@
-"""When a namespace has indexes of its own, which they are, and which statement a search is sent as. Pure; no I/O.
+"""When a namespace has indexes of its own, which they are, and what a search is sent as. Pure; no I/O.
 
 A namespace is read whole by every search until it has `threshold` rows. From then on it has three partial
 indexes: HNSW over the vectors, GIN over the words, and one of the places in the sessions.
@@ -7,6 +7,7 @@ indexes: HNSW over the vectors, GIN over the words, and one of the places in the
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, LiteralString
@@ -35,10 +36,10 @@ HNSW_MAX_DIMENSION = 4_000
 """pgvector's limit for half precision."""
 
 NEAREST = (200, 1_000)
-"""Nearest rows that a search takes, of which it gives no more than half; pgvector's `hnsw.ef_search` ends there."""
+"""Nearest rows that a search takes, to give no more than half of them; pgvector takes no more at once."""
 
 WORST_FIT = 1.5
-"""So many times the rows that were counted, or as many times fewer, and what was noted of them is noted anew."""
+"""So many times the rows that were counted, or as many times fewer: what was noted is noted anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def indexable(dimension: int | None) -> int:
 def route(
     indexes: Known, name: str, scope: str, parameters: Mapping[str, Any]
 ) -> tuple[str, Indexed, dict[str, Any]] | None:
-    """The statement for a namespace that has an index, its scope and what it needs more; None: read every row.
+    """The statement where there is an index, its scope and what it needs more; None: read every row.
 
     `name` is "nearest" or "recall"; anything else reads no vectors.
     """
@@ -154,7 +155,8 @@ def create_statements(table: LiteralString, index: SearchIndex) -> dict[str, Lit
     methods: dict[str, LiteralString] = {
         "words": "gin (terms)",
         "places": "btree (namespace, session, position)",
-        "vectors": "hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64)",
+        "vectors": "hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops)"
+        " WITH (m = 16, ef_construction = 64)",
     }
     condition = predicate(index.namespace, below=index.below)
     return {
@@ -188,6 +190,6 @@ def owner_needed(namespace: str, *, below: bool) -> str:
     """What to tell who may not make indexes."""
     option = " --below" if below else ""
     return (
-        f"The namespace {namespace!r} is large enough for an index, and only the owner of the tables may make "
-        f"one: as the owner, run `memgraph-plugin index {namespace}{option}`. Until then every row is read."
+        "Only the owner of the tables may make an index, or drop it: as the owner, run "
+        f"`memgraph-plugin index --namespace {shlex.quote(namespace)}{option}`. Until then every row is read."
     )
