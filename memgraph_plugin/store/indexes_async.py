@@ -45,7 +45,7 @@ class AsyncIndexes:
         self._background, self._busy, self._building = AsyncBackground(), set(), set()
         await self._refresh()
 
-    async def _refresh(self, *_: object) -> None:
+    async def _refresh(self) -> None:
         self._refreshed = time.monotonic()
         self._known = indexing.known(await self._database.fetch("search_indexes", {}))
 
@@ -70,7 +70,7 @@ class AsyncIndexes:
         if found is None:
             found = await self._database.fetch(name, parameters, scope)
         if dimension is not None and scope != "everywhere":
-            self._keep_up(parameters["namespace"], dimension)
+            self._keep_up(parameters["namespace"], scope, dimension)
         return found
 
     async def create(self, namespace: str, dimension: int, *, below: bool, asked: bool) -> SearchIndex | None:
@@ -116,48 +116,47 @@ class AsyncIndexes:
 
     # In the background.
 
-    def _keep_up(self, namespace: str, dimension: int) -> None:
+    def _keep_up(self, namespace: str, scope: str, dimension: int) -> None:
         """After a search: now and then, look whether what is known still holds."""
         if self._closed or dimension > indexing.HNSW_MAX_DIMENSION:
             return
         if time.monotonic() - self._refreshed > indexing.REFRESHED:
             self._refreshed = time.monotonic()
-            self._background.start(self._quietly, self._refresh, "", dimension)
+            self._background.start(self._quietly, "", self._refresh)
         self._searches += 1
-        if (
-            self._threshold is not None
-            and self._searches % indexing.LOOK_EVERY == 0
-            and namespace not in self._busy
-        ):
+        below = scope == "prefix" and (namespace, True) in self._known
+        wanted = self._threshold is not None or (namespace, below) in self._known
+        if wanted and self._searches % indexing.LOOK_EVERY == 0 and namespace not in self._busy:
             self._busy.add(namespace)
-            self._background.start(self._quietly, self._look, namespace, dimension)
+            about = SearchIndex(namespace, below, asked=False, dimension=dimension, rows=0)
+            self._background.start(self._quietly, namespace, self._look, about)
 
-    async def _quietly(self, work: Any, namespace: str, dimension: int) -> None:
+    async def _quietly(self, namespace: str, work: Any, *arguments: Any) -> None:
         """A failure is logged and, where it was of a namespace, not tried again by this store."""
         try:
-            await work(namespace, dimension)
+            await work(*arguments)
             self._busy.discard(namespace)
         except (MemgraphPluginError, psycopg.Error) as error:
             if not self._closed:
                 logger.warning("Search indexes, %s: %s", namespace, error)
 
-    async def _look(self, namespace: str, dimension: int) -> None:
-        assert self._threshold is not None  # noqa: S101 - or nobody looks
-        index = self._known.get((namespace, False))
-        most = 2 * max(self._threshold, index.rows if index else 0)
-        scope = SearchIndex(namespace, False, False, dimension, 0).scope
-        rows = (await self._database.fetch("count_rows", {"most": most}, scope))[0]["rows"]
-        match indexing.after_count(index, rows, self._threshold):
-            case "create":
-                await self.create(namespace, dimension, below=False, asked=False)
-            case "drop":
-                await self.drop(namespace, below=False)
-            case "note":
-                assert index is not None  # noqa: S101 - only what is there can be noted anew
-                async with self._turn(namespace, below=False) as conn:
-                    if conn is not None:
-                        noted = await self._note(conn, index)
-                        self._known = {**self._known, (namespace, False): noted}
+    async def _look(self, about: SearchIndex) -> None:
+        """Count the rows of a namespace, and do what follows from it."""
+        key = (about.namespace, about.below)
+        index = self._known.get(key)
+        most = 2 * max(self._threshold or 0, index.rows if index else 0)
+        rows = (await self._database.fetch("count_rows", {"most": most}, about.scope))[0]["rows"]
+        needed = indexing.after_count(index, rows, self._threshold)
+        if needed == "create":
+            await self._refresh()  # another process may have been there first
+            if key not in self._known and len(self._known) < indexing.MOST:
+                await self.create(about.namespace, about.dimension, below=about.below, asked=False)
+        elif needed == "drop":
+            await self.drop(about.namespace, below=about.below)
+        elif needed == "note" and index is not None:
+            async with self._turn(about.namespace, below=about.below) as conn:
+                if conn is not None:
+                    self._known = {**self._known, key: await self._note(conn, index)}
 
     # On the builder's connection.
 

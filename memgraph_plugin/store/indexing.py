@@ -38,6 +38,9 @@ HNSW_MAX_DIMENSION = 4_000
 NEAREST = (200, 1_000)
 """Nearest rows that a search takes, to give no more than half of them; pgvector takes no more at once."""
 
+MOST = 100
+"""Namespaces that get indexes by themselves, at most: each row written is held against every condition."""
+
 WORST_FIT = 1.5
 """So many times the rows that were counted, or as many times fewer: what was noted is noted anew."""
 
@@ -102,18 +105,15 @@ def indexable(dimension: int | None) -> int:
 def route(
     indexes: Known, name: str, scope: str, parameters: Mapping[str, Any]
 ) -> tuple[str, Indexed, dict[str, Any]] | None:
-    """The statement where there is an index, its scope and what it needs more; None: read every row.
-
-    `name` is "nearest" or "recall"; anything else reads no vectors.
-    """
-    if not indexes or name not in ("nearest", "recall") or parameters["vector"] is None:
+    """What "nearest" or "recall" is sent as, its scope, and what that needs more; None: read every row."""
+    if not indexes or parameters["vector"] is None or scope == "everywhere":
         return None
     namespace, wanted = parameters["namespace"], parameters["limit"] + parameters["offset"]
     index = indexes.get((namespace, scope == "prefix"))
     rest = index is None and scope == "prefix" and name == "nearest"
     if rest:
         index = indexes.get((namespace, False))
-    if index is None or scope == "everywhere":
+    if index is None or (name == "recall" and index.rows < 2 * CANDIDATES):
         return None
     breadths = NEAREST if name == "nearest" else (CANDIDATES,)
     breadth = next((breadth for breadth in breadths if 2 * wanted <= breadth), None)
@@ -132,11 +132,11 @@ def suffices(found: Sequence[Mapping[str, Any]], name: str, parameters: Mapping[
 # Making and dropping.
 
 
-def after_count(index: SearchIndex | None, rows: int, threshold: int) -> str | None:
+def after_count(index: SearchIndex | None, rows: int, threshold: int | None) -> str | None:
     """What a namespace of so many rows needs: "create" an index, "drop" it, "note" it anew, or None."""
     if index is None:
-        return "create" if rows >= threshold else None
-    if not index.asked and rows < threshold / 2:
+        return "create" if threshold is not None and rows >= threshold else None
+    if threshold is not None and not index.asked and rows < threshold / 2:
         return "drop"
     if not index.rows / WORST_FIT <= rows <= index.rows * WORST_FIT:
         return "note"

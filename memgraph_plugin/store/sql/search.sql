@@ -81,7 +81,7 @@ ORDER BY score DESC, namespace, key
 WITH settings AS MATERIALIZED (
     {breadth}
 ), noted AS MATERIALIZED (
-    SELECT rows::float8 AS n, nullif(mean_length, 0) AS mean_length, cosine_mean, cosine_scale
+    SELECT greatest(rows, 1)::float8 AS n, nullif(mean_length, 0) AS mean_length, cosine_mean, cosine_scale
     FROM {schema}.search_index CROSS JOIN LATERAL (
         SELECT avg(cosine) AS cosine_mean, 1 / nullif(stddev_pop(cosine), 0) AS cosine_scale
         FROM (
