@@ -21,6 +21,7 @@ from memgraph_plugin.store.indexing import SearchIndex, after_count, route
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
+from memgraph_plugin.testing.recall_contract import HOSTILE
 from memgraph_plugin.types import Insert, Namespace
 
 BIG = ("acme", "big")
@@ -205,6 +206,16 @@ def test_any_name_may_become_large(open_store: Callable[..., PostgresMemoryStore
     assert store.drop_index((label, "x"))
 
 
+def test_any_query_is_answered_with_an_index(open_store: Callable[..., PostgresMemoryStore]) -> None:
+    store = open_store()
+    fill(store)
+    store.create_index(BIG)
+    many = " ".join(f"word{n} {WORDS[n % len(WORDS)]}" for n in range(300))
+    for query in (*HOSTILE, many, "kayak " * 600, "e\u0301"):
+        assert len(store.recall(BIG, query)) == 10
+        assert len(store.search(BIG, query=query)) == 10
+
+
 def test_writes_to_a_large_namespace_are_seen_at_once(open_store: Callable[..., PostgresMemoryStore]) -> None:
     store = open_store()
     fill(store)
@@ -276,6 +287,32 @@ def test_row_level_security_holds_with_an_index(
             assert wanted or not any(found)
             store.close()
         conn.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+def test_the_partition_that_holds_a_namespace_gets_its_index(
+    open_store: Callable[..., PostgresMemoryStore], dsn: str
+) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("SET search_path = memgraph_plugin, public")
+        conn.execute("ALTER TABLE memory RENAME TO whole")
+        conn.execute("CREATE TABLE memory (LIKE whole INCLUDING ALL) PARTITION BY HASH (namespace)")
+        for n in range(4):
+            held = f"FOR VALUES WITH (MODULUS 4, REMAINDER {n})"
+            conn.execute(f'CREATE TABLE "Memory {n}" PARTITION OF memory {held}'.encode())
+        conn.execute("DROP TABLE whole")
+        store = open_store()
+        fill(store)
+        exact = found_by(store)
+        assert store.create_index(BIG)
+        on = "SELECT DISTINCT indrelid FROM pg_index WHERE indexrelid::regclass::text ~ 'memory_vectors_'"
+        held = "SELECT DISTINCT tableoid FROM memory WHERE namespace = 'acme.big'"
+        assert conn.execute(on).fetchall() == conn.execute(held).fetchall()
+        assert overlap(found_by(store), exact) >= 0.97
+        assert store.drop_index(BIG)
+        assert store.create_index(("acme",), below=True)
+        assert len(conn.execute(on).fetchall()) == 4
+        assert store.drop_index(("acme",), below=True)
+        assert indexes(dsn) == []
 
 
 def test_closing_ends_what_is_being_built(open_store: Callable[..., PostgresMemoryStore], dsn: str) -> None:

@@ -14,6 +14,7 @@ import psycopg
 from memgraph_plugin.errors import MemgraphPluginError, StoreError
 from memgraph_plugin.store import indexing
 from memgraph_plugin.store.background import Background
+from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.indexing import SearchIndex
 from memgraph_plugin.store.records import encode
@@ -84,10 +85,13 @@ class Indexes:
         with self._turn(namespace, below=below) as conn:
             if conn is None:
                 return None
-            for table in self._tables(conn, wanted):
-                rows = self._count(conn, wanted, 10**9)
+            tables = self._tables(conn, wanted)
+            counted = self._database.fetch_in(conn, "count_rows", {"most": MAX_RESULTS}, wanted.scope)
+            memory = indexing.memory_needed(counted[0]["rows"], dimension)
+            conn.execute(f"SET maintenance_work_mem = '{memory}'".encode())
+            for table in tables:
                 for name, statement in indexing.create_statements(table, wanted).items():
-                    self._create(conn, name, statement, rows, dimension)
+                    self._create(conn, name, statement)
             made = self._note(conn, wanted)
         self._known = {**self._known, (namespace, below): made}
         return made
@@ -184,24 +188,19 @@ class Indexes:
         where = {"table": self._table, "names": names}
         return self._database.fetch_in(conn, "index_states", where)
 
-    def _create(self, conn: Conn, name: str, statement: str, rows: int, dimension: int) -> None:
+    def _create(self, conn: Conn, name: str, statement: str) -> None:
         """One index, unless it is there; what an earlier build left half done goes first."""
         states = self._states(conn, [name])
         if states and states[0]["valid"]:
             return
         conn.execute(indexing.drop_statement(self._database.db_schema, name))
-        conn.execute(f"SET maintenance_work_mem = '{indexing.memory_needed(rows, dimension)}'")
         try:
             conn.execute(statement.encode())
-        except psycopg.errors.InsufficientResources:
+        except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory):
             # A parallel build shares memory, of which a container may have next to none.
             conn.execute("SET max_parallel_maintenance_workers = 0")
             conn.execute(indexing.drop_statement(self._database.db_schema, name))
             conn.execute(statement.encode())
-
-    def _count(self, conn: Conn, index: SearchIndex, most: int) -> int:
-        found = self._database.fetch_in(conn, "count_rows", {"most": most}, index.scope)
-        return int(found[0]["rows"])
 
     def _note(self, conn: Conn, index: SearchIndex) -> SearchIndex:
         """What ranking has to know of the rows that are not read."""

@@ -13,6 +13,7 @@ import psycopg
 from memgraph_plugin.errors import MemgraphPluginError, StoreError
 from memgraph_plugin.store import indexing
 from memgraph_plugin.store.background import AsyncBackground
+from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.indexing import SearchIndex
 from memgraph_plugin.store.records import encode
@@ -83,10 +84,13 @@ class AsyncIndexes:
         async with self._turn(namespace, below=below) as conn:
             if conn is None:
                 return None
-            for table in await self._tables(conn, wanted):
-                rows = await self._count(conn, wanted, 10**9)
+            tables = await self._tables(conn, wanted)
+            counted = await self._database.fetch_in(conn, "count_rows", {"most": MAX_RESULTS}, wanted.scope)
+            memory = indexing.memory_needed(counted[0]["rows"], dimension)
+            await conn.execute(f"SET maintenance_work_mem = '{memory}'".encode())
+            for table in tables:
                 for name, statement in indexing.create_statements(table, wanted).items():
-                    await self._create(conn, name, statement, rows, dimension)
+                    await self._create(conn, name, statement)
             made = await self._note(conn, wanted)
         self._known = {**self._known, (namespace, below): made}
         return made
@@ -183,24 +187,19 @@ class AsyncIndexes:
         where = {"table": self._table, "names": names}
         return await self._database.fetch_in(conn, "index_states", where)
 
-    async def _create(self, conn: AsyncConn, name: str, statement: str, rows: int, dimension: int) -> None:
+    async def _create(self, conn: AsyncConn, name: str, statement: str) -> None:
         """One index, unless it is there; what an earlier build left half done goes first."""
         states = await self._states(conn, [name])
         if states and states[0]["valid"]:
             return
         await conn.execute(indexing.drop_statement(self._database.db_schema, name))
-        await conn.execute(f"SET maintenance_work_mem = '{indexing.memory_needed(rows, dimension)}'")
         try:
             await conn.execute(statement.encode())
-        except psycopg.errors.InsufficientResources:
+        except (psycopg.errors.DiskFull, psycopg.errors.OutOfMemory):
             # A parallel build shares memory, of which a container may have next to none.
             await conn.execute("SET max_parallel_maintenance_workers = 0")
             await conn.execute(indexing.drop_statement(self._database.db_schema, name))
             await conn.execute(statement.encode())
-
-    async def _count(self, conn: AsyncConn, index: SearchIndex, most: int) -> int:
-        found = await self._database.fetch_in(conn, "count_rows", {"most": most}, index.scope)
-        return int(found[0]["rows"])
 
     async def _note(self, conn: AsyncConn, index: SearchIndex) -> SearchIndex:
         """What ranking has to know of the rows that are not read."""
