@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from memgraph_plugin.memalpha.rules import RulePolicy
     from memgraph_plugin.models.chat import load_chat_model
     from memgraph_plugin.models.embeddings import load_embeddings
+    from memgraph_plugin.nodes.scope import user_namespace
     from memgraph_plugin.settings import Settings
     from memgraph_plugin.state import MemoryContext, MemoryState
     from memgraph_plugin.store.base import MemoryStore
@@ -45,6 +46,7 @@ _HOMES = {
     "memalpha.rules": ("RulePolicy",),
     "models.chat": ("load_chat_model",),
     "models.embeddings": ("load_embeddings",),
+    "nodes.scope": ("user_namespace",),
     "settings": ("Settings",),
     "state": ("MemoryContext", "MemoryState"),
     "store.base": ("MemoryStore",),
@@ -97,6 +99,7 @@ __all__ = [
     "load_embeddings",
     "memory_tools",
     "open_store",
+    "user_namespace",
 ]
 
 

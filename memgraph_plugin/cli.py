@@ -9,7 +9,18 @@ import typer
 import typer.core
 
 from memgraph_plugin import __version__
-from memgraph_plugin.commands import assistant, database, evaluations, indexing, memories, models, sealing
+from memgraph_plugin.commands import (
+    assistant,
+    copying,
+    database,
+    evaluations,
+    indexing,
+    log,
+    maintenance,
+    memories,
+    models,
+    sealing,
+)
 from memgraph_plugin.errors import MemgraphPluginError
 
 
@@ -41,6 +52,7 @@ db_app = typer.Typer(
 evaluate_app = typer.Typer(
     no_args_is_help=True, help="Measure what memory brings back, on public benchmarks."
 )
+migrate_from_app = typer.Typer(no_args_is_help=True, help="Take over what another memory holds.")
 
 # In the order in which --help lists them.
 app.command("demo")(assistant.demo)
@@ -49,8 +61,11 @@ app.command("chat")(assistant.chat)
 app.command("ingest")(memories.ingest)
 app.command("search")(memories.search)
 app.command("history")(memories.history)
+app.command("log")(log.log)
+app.command("undo")(log.undo)
 app.command("migrate")(database.migrate)
 app.command("index")(indexing.index)
+app.command("maintain")(maintenance.maintain)
 app.command("seal")(sealing.seal)
 app.command("doctor")(database.doctor)
 
@@ -61,6 +76,9 @@ models_app.command("pull")(models.pull_model)
 app.add_typer(db_app, name="db")
 db_app.command("status")(database.db_status)
 db_app.command("stop")(database.db_stop)
+
+app.add_typer(migrate_from_app, name="migrate-from")
+migrate_from_app.command("langgraph-store")(copying.langgraph_store)
 
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("locomo")(evaluations.locomo)

@@ -24,7 +24,7 @@ from memgraph_plugin.models.chat import load_chat_model
 from memgraph_plugin.models.embeddings import embedding_name, load_embeddings
 from memgraph_plugin.models.pull import list_models
 from memgraph_plugin.settings import Settings
-from memgraph_plugin.store import schema
+from memgraph_plugin.store import roles, schema
 from memgraph_plugin.store.open import database
 from memgraph_plugin.store.sql import query
 
@@ -111,7 +111,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         conninfo = database(settings)
         with closing(psycopg.connect(conninfo, autocommit=True, connect_timeout=SECONDS)) as conn:
             yield Finding("ok", "database", where)
-            for check in (_version, _pgvector, _role, _schema, _embeddings):
+            for check in (_version, _pgvector, _role, _schema, _rows, _embeddings):
                 yield check(conn, settings)
     except psycopg.ProgrammingError as error:
         # A connection string that cannot be read is quoted in the error, with its password.
@@ -168,16 +168,37 @@ def _pgvector(conn: psycopg.Connection[Any], _: Settings) -> Finding:
 
 def _role(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
     found = _one(
-        conn, "SELECT current_user, rolsuper, rolbypassrls FROM pg_roles WHERE rolname = current_user"
+        conn,
+        "SELECT current_user, rolsuper, rolbypassrls, EXISTS (SELECT FROM pg_tables "
+        "WHERE schemaname = %s AND pg_has_role(tableowner, 'MEMBER')) "
+        "FROM pg_roles WHERE rolname = current_user",
+        settings.db_schema,
     )
-    name, is_super, bypasses = found or ("", False, False)
-    power = "a superuser" if is_super else "a role with BYPASSRLS"
-    if not (is_super or bypasses):
+    name, is_super, bypasses, owns = found or ("", False, False, False)
+    if not (is_super or bypasses or owns):
         return Finding("ok", "role", f"{name}, bound by row-level security")
+    power = "a superuser" if is_super else "a role with BYPASSRLS" if bypasses else "an owner of the tables"
     if settings.dsn is None:
         return Finding("ok", "role", f"{name}, {power} of the private Postgres, which has no other")
-    advice = "connect the application as a role with neither SUPERUSER nor BYPASSRLS"
-    return Finding("warn", "role", f"{name} is {power}: row-level security will not bind it", advice)
+    does = "is not bound by" if is_super or bypasses else "could lift"
+    advice = "connect the application as a role that `memgraph-plugin migrate --role NAME` gave its rights"
+    return Finding("warn", "role", f"{name} is {power} and {does} row-level security", advice)
+
+
+def _rows(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
+    """Row-level security on the tables, and what the role may do on them."""
+    if schema.current_version(conn, settings.db_schema) != schema.NEWEST:
+        return Finding("warn", "rows", "row-level security comes with the schema", "memgraph-plugin migrate")
+    tables = list(roles.guards(conn, settings.db_schema))
+    if lifted := [guard.table for guard in tables if not guard.enforced]:
+        advice = "ALTER TABLE ... ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY"
+        return Finding("fail", "rows", f"row-level security is off on {', '.join(lifted)}", advice)
+    if lacking := [f"{' and '.join(guard.missing)} on {guard.table}" for guard in tables if guard.missing]:
+        advice = "memgraph-plugin migrate --role NAME, as the owner of the tables"
+        return Finding("fail", "rows", f"the role lacks {', '.join(lacking)}", advice)
+    tenant = " and ".join(roles.tenants(conn, settings.db_schema))
+    bound = f"; this role is bound to {tenant}" if tenant else ""
+    return Finding("ok", "rows", f"row-level security is on{bound}")
 
 
 def _schema(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
@@ -209,7 +230,8 @@ def _embeddings(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
         return Finding("ok", "embeddings", f"{configured}; the database holds no vectors yet")
     if stored[0] != configured:
         found = f"configured is {configured}, the database holds vectors of {stored[0]}"
-        return Finding("fail", "embeddings", found, f"set MEMGRAPH_PLUGIN_EMBEDDINGS={stored[0]}")
+        advice = f"set MEMGRAPH_PLUGIN_EMBEDDINGS={stored[0]}, or run: memgraph-plugin migrate --reembed"
+        return Finding("fail", "embeddings", found, advice)
     return Finding("ok", "embeddings", f"{configured} ({stored[1]} dimensions), as in the database")
 
 

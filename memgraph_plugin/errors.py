@@ -6,7 +6,9 @@ MemgraphPluginError
 │   └── MissingNamespaceError   nobody said whose memory this is
 ├── StoreError                  the database refused, or is not there
 │   ├── DatabaseUnavailable     no connection could be made
+│   ├── NamespaceDenied         row-level security keeps this role out of the namespace
 │   ├── MemoryNotFound
+│   ├── BatchNotFound
 │   ├── VersionConflict
 │   ├── SchemaOutOfDate
 │   ├── EmbeddingMismatch       the store was filled by another embedding model
@@ -52,8 +54,16 @@ class DatabaseUnavailable(StoreError):
     """No connection to Postgres could be made; `memgraph-plugin doctor` says why."""
 
 
+class NamespaceDenied(StoreError):
+    """This role may not write to this namespace."""
+
+
 class MemoryNotFound(StoreError):
     """There is no such memory in this namespace."""
+
+
+class BatchNotFound(StoreError):
+    """There is no such batch in this namespace; `memgraph-plugin log` lists them."""
 
 
 class VersionConflict(StoreError):

@@ -81,7 +81,9 @@ def render_memory_block(hits: Sequence[Hit], now: datetime) -> str:
 
 def _memory_line(memory: Memory) -> str:
     known_since = memory.valid_from or memory.created_at
-    date = f"({known_since.date().isoformat()}) " if known_since else ""
+    until = f"until {memory.valid_to.date().isoformat()}" if memory.valid_to else ""
+    dates = ", ".join(filter(None, [known_since.date().isoformat() if known_since else "", until]))
+    date = f"({dates}) " if dates else ""
     if memory.kind != "turn":
         return f"- {date}{neutralise(memory.text)}"
     role = f"The {memory.value['role']}" if memory.value.get("role") else "Somebody"

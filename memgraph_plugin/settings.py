@@ -32,5 +32,11 @@ class Settings(BaseSettings):
     sealing_keys: SecretStr | None = Field(
         None, description='"NAME:BASE64,..." to encrypt memories with; the first seals, all open'
     )
+    default_ttl: float | None = Field(
+        None, gt=0, description="minutes that what is put lives on after it was last read; unset: for ever"
+    )
+    sweep_interval_minutes: float = Field(
+        5, gt=0, description="minutes after which a server lets go of what has expired"
+    )
     k: int = Field(10, ge=1, description="memories recalled a turn, at most")
     token_budget: int = Field(1200, ge=1, description="tokens of memory injected a turn, at most")

@@ -56,8 +56,9 @@ class MemoryState(MemoryOutput):
 class MemoryContext:
     """Whose memory a run works on, and when it takes place: the `context=` of a run.
 
-    `namespace` defaults to ("memories", user_id), `session_id` to the thread's id, `now` to the clock. A time
-    without a zone is read as UTC.
+    `namespace` defaults to `user_namespace(user_id)`, `session_id` to the thread's id, `now` to the clock. A
+    time without a zone is read as UTC. Where LangGraph's server authenticated a user, that user is meant: a
+    request names the same, or nobody.
     """
 
     user_id: str | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -13,14 +14,17 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
 
 from memgraph_plugin.state import Plain, operations_from, receipts_from
-from memgraph_plugin.types import Delete, Hit, Insert, MemoryVersion, Update
+from memgraph_plugin.types import Delete, Hit, Insert, LoggedBatch, Memory, MemoryVersion, Update
 
 
 def printable(text: str) -> str:
@@ -39,6 +43,8 @@ def memory_table(hits: Iterable[Hit], *, title: str = "", keys: bool = True, sco
     for hit in hits:
         memory = hit.memory
         text = Text(printable(memory.text))
+        if memory.valid_to:
+            text.append(f"\nuntil {_day(memory.valid_to)}", style="dim")
         if keys:
             text.append(f"\n{printable(memory.key)}", style="dim")
         score = [f"{hit.score:.2f}"] if scores else []
@@ -55,11 +61,36 @@ def history_table(versions: Sequence[MemoryVersion], *, title: str = "") -> Tabl
     table.add_column("memory", ratio=1, overflow="fold")
     table.add_column("decided by")
     for each in versions:
-        what = f"{each.operation} ({each.mode})" if each.mode else each.operation
+        how = each.mode or (f"undo, as {each.restores}" if each.restores else "")
+        what = f"{each.operation} ({how})" if how else each.operation
         text = Text(printable(each.memory.text)) if each.memory else Text("no longer remembered", style="dim")
-        when = each.recorded_at.astimezone().strftime("%Y-%m-%d %H:%M") if each.recorded_at else ""
-        table.add_row(str(each.version), when, what, text, printable(each.policy or each.actor))
+        if each.memory and (so := _validity(each.memory)):
+            text.append(f"\n{so}", style="dim")
+        table.add_row(
+            str(each.version), _minute(each.recorded_at), what, text, printable(each.policy or each.actor)
+        )
     return table
+
+
+def log_table(batches: Iterable[LoggedBatch]) -> Table:
+    """Batches, one a row, with their ids below what they did."""
+    table = Table(expand=True)
+    table.add_column("when", no_wrap=True)
+    table.add_column("what", ratio=1, overflow="fold")
+    table.add_column("actor")
+    table.add_column("policy")
+    for batch in batches:
+        counts = Counter(receipt.operation for receipt in batch.applied)
+        done = [f"{count} {_DONE[name]}" for name, count in counts.items()]
+        if refused := sum(receipt.status == "rejected" for receipt in batch.receipts):
+            done.append(f"{refused} refused")
+        text = Text(", ".join(done) or "nothing")
+        text.append(f"\n{batch.batch_id}", style="dim")
+        table.add_row(_minute(batch.recorded_at), text, printable(batch.actor), printable(batch.policy))
+    return table
+
+
+_DONE = {"insert": "inserted", "update": "updated", "delete": "deleted", "noop": "left"}
 
 
 def changes_of(operations: Sequence[Plain], receipts: Sequence[Plain]) -> str:
@@ -82,11 +113,28 @@ def changes_of(operations: Sequence[Plain], receipts: Sequence[Plain]) -> str:
 
 @contextmanager
 def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of things done of all; gives the function to tell it with."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    """A bar of things done of all, their rate and the time left; gives the function to tell it with."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def tell(done: int, total: int) -> None:
+            # What was done before the first call took no time of this run's.
+            begun = bar.tasks[task].total is not None
+            (bar.update if begun else bar.reset)(task, completed=done, total=total)
+
+        yield tell
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:,.0f}/s", style="progress.data.speed")
 
 
 def pull_with_bar(console: Console, name: str, cache_dir: Path) -> Path:
@@ -118,3 +166,14 @@ def pull_with_bar(console: Console, name: str, cache_dir: Path) -> Path:
 
 def _day(when: datetime | None) -> str:
     return when.date().isoformat() if when else ""
+
+
+def _minute(when: datetime | None) -> str:
+    return when.astimezone().strftime("%Y-%m-%d %H:%M") if when else ""
+
+
+def _validity(memory: Memory) -> str:
+    """When it was so, as far as was said."""
+    since = f"from {_day(memory.valid_from)}" if memory.valid_from else ""
+    until = f"until {_day(memory.valid_to)}" if memory.valid_to else ""
+    return f"{since} {until}".strip()

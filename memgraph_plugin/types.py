@@ -56,7 +56,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryVersion:
-    """One line of a memory's history: what it was, and what made it so. `memory` is None once deleted."""
+    """One line of a memory's history: what it was, and what made it so. `memory` is None once deleted.
+
+    `superseded_by` is the version that came true after this one; `memory.valid_to` is when. `restores` is the
+    version that an undo went back to.
+    """
 
     key: str
     version: int
@@ -69,6 +73,8 @@ class MemoryVersion:
     evidence: tuple[str, ...] = ()
     batch_id: str = ""
     recorded_at: datetime | None = None
+    superseded_by: int | None = None
+    restores: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +90,11 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Insert:
-    """Remember something new. `key` is made by the store where None, and `embedding` of the text."""
+    """Remember something new. `key` is made by the store where None, and `embedding` of the text.
+
+    `valid_from` and `valid_to` say when it is so in the world: from the one until just before the other.
+    Unknown is None: from when it was told, and without an end.
+    """
 
     text: str
     kind: MemoryKind = "semantic"
@@ -96,6 +106,7 @@ class Insert:
     source: str = ""
     language: str | None = None
     valid_from: datetime | None = None
+    valid_to: datetime | None = None
     expires_at: datetime | None = None
     evidence: tuple[str, ...] = ()
     reason: str = ""
@@ -107,7 +118,8 @@ class Update:
     """Change a memory: a new version under the same key; the old one stays in its history.
 
     `version` is the version that was read; where it is no longer current, the operation is rejected.
-    `value`, `importance` and `valid_from` stay as they were where None.
+    `value`, `importance`, `valid_from` and `valid_to` stay as they were where None; but what supersedes is so
+    from now on and without an end, where it does not say otherwise.
     """
 
     key: str
@@ -117,6 +129,7 @@ class Update:
     value: Mapping[str, Any] | None = None
     importance: float | None = None
     valid_from: datetime | None = None
+    valid_to: datetime | None = None
     evidence: tuple[str, ...] = ()
     reason: str = ""
     embedding: Sequence[float] | None = None
@@ -170,3 +183,18 @@ class Receipts:
     @property
     def rejected(self) -> tuple[Receipt, ...]:
         return tuple(receipt for receipt in self.receipts if receipt.status == "rejected")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoggedBatch:
+    """One line of the log: a batch, whoever sent it, and what became of its operations."""
+
+    batch_id: str
+    receipts: tuple[Receipt, ...]
+    recorded_at: datetime
+    actor: str = ""
+    policy: str = ""
+
+    @property
+    def applied(self) -> tuple[Receipt, ...]:
+        return tuple(receipt for receipt in self.receipts if receipt.status == "applied")

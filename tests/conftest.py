@@ -10,8 +10,10 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-for contract in ("store", "langgraph", "operations", "recall"):
+for contract in ("store", "langgraph", "operations", "recall", "time", "undo"):
     pytest.register_assert_rewrite(f"memgraph_plugin.testing.{contract}_contract")
+
+pytest.register_assert_rewrite("memgraph_plugin.testing.conformance")
 
 from memgraph_plugin.store import schema  # noqa: E402
 from memgraph_plugin.store.embedded import EmbeddedPostgres  # noqa: E402

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from memgraph_plugin.doctor import Finding, examine, report, without_password
 from memgraph_plugin.settings import Settings
+from memgraph_plugin.store import roles
 from memgraph_plugin.store.open import open_store
 from memgraph_plugin.types import Insert
 
@@ -85,13 +86,25 @@ def test_a_role_above_row_level_security_is_a_warning(dsn: str) -> None:
     assert "superuser" in role.found
     execute(dsn, "DROP ROLE IF EXISTS doctor_app", "CREATE ROLE doctor_app")
     try:
-        execute(dsn, "GRANT USAGE ON SCHEMA memgraph_plugin TO doctor_app")
-        execute(dsn, "GRANT SELECT ON ALL TABLES IN SCHEMA memgraph_plugin TO doctor_app")
-        bound = findings(settings(make_conninfo(dsn, options="-c role=doctor_app")))
-        assert bound["role"].status == "ok"
-        assert bound["schema"].status == "ok"
+        roles.grant(dsn, "memgraph_plugin", "doctor_app", ("acme",))
+        given = settings(make_conninfo(dsn, options="-c role=doctor_app"))
+        bound = findings(given)
+        assert {bound[each].status for each in ("role", "rows", "schema")} == {"ok"}
+        assert "acme" in bound["rows"].found
+        execute(dsn, "REVOKE INSERT, UPDATE ON memgraph_plugin.memory FROM doctor_app")
+        assert "INSERT and UPDATE on memory" in findings(given)["rows"].found
+        execute(dsn, "ALTER TABLE memgraph_plugin.memory_version DISABLE ROW LEVEL SECURITY")
+        assert findings(given)["rows"].status == "fail"
+        assert "off on memory_version" in findings(given)["rows"].found
+        execute(dsn, "ALTER TABLE memgraph_plugin.memory OWNER TO doctor_app")
+        assert "owner" in findings(given)["role"].found
     finally:
-        execute(dsn, "DROP OWNED BY doctor_app", "DROP ROLE doctor_app")
+        execute(
+            dsn,
+            "REASSIGN OWNED BY doctor_app TO CURRENT_USER",
+            "DROP OWNED BY doctor_app",
+            "DROP ROLE doctor_app",
+        )
 
 
 def test_a_role_without_rights_is_a_failure_and_not_a_traceback(dsn: str) -> None:

@@ -16,6 +16,8 @@ ADA = {
     "tags": ["math", "poetry"],
     "home": {"city": "London"},
     "gone": None,
+    "a.b": 1,
+    "a": {"b": 2, "c": {"d": 3}},
 }
 
 
@@ -51,6 +53,17 @@ ADA = {
         ({"$not": {"missing": {"$gt": 1}}}, True),
         ({"$or": []}, False),
         ({"age": True}, False),
+        ({"home.city": "London"}, True),
+        ({"home.city": {"$in": ["Paris", "London"]}}, True),
+        ({"home.street": None}, True),
+        ({"home.street": {"$exists": False}}, True),
+        ({"a.c.d": {"$gt": 2}}, True),
+        ({"a.c": {"d": 3}}, True),
+        ({"a.b": 1}, True),
+        ({"a.b": 2}, False),
+        ({"tags.0": "math"}, False),
+        ({"name.first": {"$exists": False}}, True),
+        ({".": None}, True),
     ],
 )
 def test_a_filter_says_which_values_it_means(condition: dict[str, Any], expected: bool) -> None:
@@ -75,6 +88,7 @@ def test_true_is_not_one() -> None:
         {"age": {1, 2}},
         {"name": "nul\0"},
         {"age": {"$gt": 1, "plain": 2}},
+        {"a" + ".a" * 40: 1},
     ],
 )
 def test_a_filter_that_cannot_work_is_refused_by_both_compilers(condition: dict[str, Any]) -> None:
@@ -96,7 +110,8 @@ def test_values_travel_as_variables_and_never_in_the_path() -> None:
     assert "'; DROP TABLE memory; --" in variables.values()
 
 
-KEYS = st.sampled_from(["a", "b", 'q"uote', "dot.ted", "$.a", "é", "back\\slash", "new\nline", "", "中"])
+DOTTED = ["dot.ted", "$.a", "a.b", "b.a.b", ".", "a."]
+KEYS = st.sampled_from(["a", "b", 'q"uote', "é", "back\\slash", "new\nline", "", "中", *DOTTED])
 TEXTS = st.one_of(
     st.sampled_from(["", "a", "b", "ab", "10", "9", "\U0001f600", "\uffee", "%s", "'", '"', "\\", "(", ".*"]),
     st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=4),

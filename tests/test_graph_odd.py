@@ -93,7 +93,7 @@ def test_without_a_namespace_nothing_runs(store, model) -> None:
     assert model.calls == 0
 
 
-@pytest.mark.parametrize("user", ["ann.lee", "ann@example.com", "", "  ", "a\0b"])
+@pytest.mark.parametrize("user", ["", "  ", "a\0b"])
 def test_a_label_that_cannot_be_is_named(store, model, user: str) -> None:
     with pytest.raises(ConfigurationError, match="cannot be a namespace label") as error:
         say(compiled(model, store), "Hello", context=MemoryContext(user_id=user))

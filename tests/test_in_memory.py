@@ -5,6 +5,7 @@ from langgraph.store.base import PutOp
 
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
+from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Insert
 
@@ -14,7 +15,7 @@ ADA = ("acme", "ada")
 class TestInMemoryMemoryStore(StoreContract):
     @pytest.fixture
     def store(self) -> InMemoryMemoryStore:
-        return InMemoryMemoryStore(embeddings=HashingEmbeddings())
+        return InMemoryMemoryStore(embeddings=HashingEmbeddings(), ttl=TTL)
 
 
 def test_words_alone_find_what_has_them_and_nothing_else() -> None:

@@ -22,6 +22,7 @@ from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
+from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Delete, Insert, NoOp, Update
 
@@ -33,14 +34,14 @@ class TestAsyncPostgres(StoreContract):
 
     @pytest.fixture
     async def store(self, dsn: str) -> AsyncIterator[AsyncPostgresMemoryStore]:
-        async with AsyncPostgresMemoryStore(dsn, embeddings=HashingEmbeddings()) as store:
+        async with AsyncPostgresMemoryStore(dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 
 class TestPostgres(StoreContract):
     @pytest.fixture
     def store(self, dsn: str) -> Iterator[PostgresMemoryStore]:
-        with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings()) as store:
+        with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 

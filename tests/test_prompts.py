@@ -26,6 +26,7 @@ def test_a_block_holds_each_memory_on_its_line_with_its_date() -> None:
             hit("The user lives in Lisbon.", valid_from=datetime(2023, 5, 8, tzinfo=UTC)),
             hit("I love it here", kind="turn", value={"speaker": "Ana"}),
             hit("No date."),
+            hit("The user is in Paris.", valid_to=datetime(2026, 11, 28, tzinfo=UTC)),
         ],
         NOW,
     )
@@ -34,6 +35,7 @@ def test_a_block_holds_each_memory_on_its_line_with_its_date() -> None:
         '- Ana said: "I love it here"',
         "- (2023-05-08) The user lives in Lisbon.",
         "- No date.",
+        "- (until 2026-11-28) The user is in Paris.",
     ]
 
 

@@ -275,9 +275,8 @@ def test_row_level_security_holds_with_an_index(
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"CREATE ROLE {role} LOGIN; GRANT USAGE ON SCHEMA memgraph_plugin TO {role}")
         conn.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA memgraph_plugin TO {role}")
-        conn.execute("ALTER TABLE memgraph_plugin.memory ENABLE ROW LEVEL SECURITY")
         conn.execute(
-            "CREATE POLICY hand_made ON memgraph_plugin.memory "
+            "CREATE POLICY hand_made ON memgraph_plugin.memory AS RESTRICTIVE "
             "USING (namespace = current_setting('test.only', true))"
         )
         for setting, wanted in (("acme.big", 0.97), ("acme.ada", 0.0)):
@@ -290,29 +289,23 @@ def test_row_level_security_holds_with_an_index(
 
 
 def test_the_partition_that_holds_a_namespace_gets_its_index(
-    open_store: Callable[..., PostgresMemoryStore], dsn: str
+    open_store: Callable[..., PostgresMemoryStore], empty_dsn: str
 ) -> None:
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("SET search_path = memgraph_plugin, public")
-        conn.execute("ALTER TABLE memory RENAME TO whole")
-        conn.execute("CREATE TABLE memory (LIKE whole INCLUDING ALL) PARTITION BY HASH (namespace)")
-        for n in range(4):
-            held = f"FOR VALUES WITH (MODULUS 4, REMAINDER {n})"
-            conn.execute(f'CREATE TABLE "Memory {n}" PARTITION OF memory {held}'.encode())
-        conn.execute("DROP TABLE whole")
-        store = open_store()
-        fill(store)
-        exact = found_by(store)
-        assert store.create_index(BIG)
-        on = "SELECT DISTINCT indrelid FROM pg_index WHERE indexrelid::regclass::text ~ 'memory_vectors_'"
-        held = "SELECT DISTINCT tableoid FROM memory WHERE namespace = 'acme.big'"
+    store = open_store(empty_dsn)
+    store.setup(partitions=4, vector_type="vector")
+    fill(store)
+    exact = found_by(store)
+    assert store.create_index(BIG)
+    on = "SELECT DISTINCT indrelid FROM pg_index WHERE indexrelid::regclass::text ~ 'memory_vectors_'"
+    held = "SELECT DISTINCT tableoid FROM memgraph_plugin.memory WHERE namespace = 'acme.big'"
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
         assert conn.execute(on).fetchall() == conn.execute(held).fetchall()
         assert overlap(found_by(store), exact) >= 0.97
         assert store.drop_index(BIG)
         assert store.create_index(("acme",), below=True)
         assert len(conn.execute(on).fetchall()) == 4
-        assert store.drop_index(("acme",), below=True)
-        assert indexes(dsn) == []
+    assert store.drop_index(("acme",), below=True)
+    assert indexes(empty_dsn) == []
 
 
 def test_closing_ends_what_is_being_built(open_store: Callable[..., PostgresMemoryStore], dsn: str) -> None:
@@ -375,7 +368,7 @@ def test_words_alone_and_vectors_too_long_cannot_be_indexed(dsn: str) -> None:
     with PostgresMemoryStore(dsn) as store, pytest.raises(ConfigurationError, match="words alone"):
         store.create_index(BIG)
     with pytest.raises(ConfigurationError, match="4,000"):
-        indexing.indexable(4_001)
+        indexing.indexable(4_001, "halfvec")
     with pytest.raises(ConfigurationError, match="index_threshold"):
         PostgresMemoryStore(dsn, index_threshold=0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
@@ -49,9 +50,15 @@ def search(
     kind: Annotated[
         list[str] | None, typer.Option("--kind", help="Only these kinds; may be repeated.")
     ] = None,
+    as_of: Annotated[str | None, typer.Option("--as-of", metavar="DATE", help="What was so then.")] = None,
+    known_at: Annotated[
+        str | None, typer.Option("--known-at", metavar="DATE", help="As far as it had been told by then.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Search somebody's memory, as an assistant would.
+
+    A DATE is a day or a time, as 2026-03-01 or 2026-03-01T12:00+01:00; a day means its beginning, here.
 
     Example: memgraph-plugin search --user ana "where does she live" --kind semantic
     """
@@ -61,14 +68,16 @@ def search(
 
     namespace = options.namespace(user)
     kinds = _kinds(kind)
+    valid, known = _time("--as-of", as_of), _time("--known-at", known_at)
     with open_store(options.settings()) as store:
-        hits = store.recall(namespace, query, k=k, kinds=kinds)
+        hits = store.recall(namespace, query, k=k, kinds=kinds, valid_at=valid, known_at=known)
     if as_json:
         typer.echo(json.dumps(plain_hits(hits), ensure_ascii=False, indent=2))
     elif hits:
         options.console().print(memory_table(hits, scores=bool(query.strip())))
     else:
-        typer.echo(f"Nothing is remembered of {user}.")
+        then = " of then" if as_of or known_at else ""
+        typer.echo(f"Nothing is remembered of {user}{then}.")
 
 
 def history(
@@ -93,3 +102,11 @@ def _kinds(names: list[str] | None) -> list[MemoryKind] | None:
     if unknown := [name for name in names or () if name not in known]:
         raise ConfigurationError(f"unknown kind {unknown[0]!r}; there are: {', '.join(known)}")
     return [name for name in known if name in names] if names else None
+
+
+def _time(option: str, text: str | None) -> datetime | None:
+    """The time that an option says; one without a zone is of this place."""
+    try:
+        return None if text is None else datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError) as error:
+        raise ConfigurationError(f"{option} is a date, as 2026-03-01, not {text!r:.40}.") from error

@@ -14,8 +14,11 @@ from memgraph_plugin.store.open import aopen_store
 async def generate_store() -> AsyncIterator[MemoryStore]:
     """The store of the settings (MEMGRAPH_PLUGIN_DSN, or a private Postgres), open while the server runs.
 
+    It lets go of what has expired by itself: LangGraph's server sweeps no store but its own.
+
     Raises:
         StoreError: it cannot be opened.
     """
     async with aopen_store(Settings()) as store:
+        await store.start_ttl_sweeper()
         yield store

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,7 +39,8 @@ def scope_of(
     """The scope of a run; a `store` or `namespace` given here goes before the run's own.
 
     Raises:
-        ConfigurationError: no store, one without memory operations, or a namespace label that cannot work.
+        ConfigurationError: no store, one without memory operations, a namespace label that cannot work, or a
+            request that names somebody else than the server authenticated.
         MissingNamespaceError: nobody said whose memory this is.
     """
     context = runtime.context if runtime else None
@@ -50,7 +52,11 @@ def scope_of(
     thread = session if thread is None else str(thread)
     return Scope(
         store=memory_store(store if store is not None else runtime.store if runtime else None),
-        namespace=check_labels(namespace) if namespace is not None else namespace_of(context, configurable),
+        namespace=(
+            check_labels(namespace)
+            if namespace is not None
+            else namespace_of(context, configurable, _authenticated(runtime, configurable))
+        ),
         thread=thread,
         session=session or thread,
         now=time_of(read_field(context, "now")),
@@ -87,22 +93,50 @@ def memory_store(store: BaseStore | None) -> MemoryStore:
     return store
 
 
-def namespace_of(context: object, configurable: Mapping[str, Any]) -> Namespace:
+def namespace_of(context: object, configurable: Mapping[str, Any], identity: str | None = None) -> Namespace:
     """The namespace of a run: from its context, then from `config["configurable"]`; never a shared default.
+
+    Both of them a server takes from the request. Where it has authenticated who sends it (`identity`), the
+    request may name that user or nobody, and a namespace of that user's alone.
 
     Raises:
         MissingNamespaceError: neither says whose memory this is.
-        ConfigurationError: a label is empty or has a dot or a NUL.
+        ConfigurationError: a label is empty or has a dot or a NUL, or names somebody else.
     """
-    if (namespace := read_field(context, "namespace")) is not None:
-        return check_labels(namespace)
-    user = read_field(context, "user_id")
-    for name in ("user_id", "langgraph_user_id"):
-        if user is None:
-            user = configurable.get(name)
-    if user is None:
-        raise MissingNamespaceError
-    return check_labels(("memories", str(user)))
+    namespace, user = read_field(context, "namespace"), read_field(context, "user_id")
+    named = [configurable.get(name) for name in ("user_id", "langgraph_user_id")]
+    users = [str(each) for each in (user, *named) if each is not None]
+    if not identity:
+        if namespace is not None:
+            return check_labels(namespace)
+        if not users:
+            raise MissingNamespaceError
+        return user_namespace(users[0])
+    own = user_namespace(identity)
+    if any(each != identity for each in users):
+        raise ConfigurationError(
+            "The request names another user than the one that the server authenticated: leave `user_id` out."
+        )
+    if namespace is None:
+        return own
+    if (asked := check_labels(namespace))[: len(own)] != own:
+        raise ConfigurationError(
+            f"The request names a namespace outside of {own}, which the server authenticated: leave it out, "
+            "or give `namespace` where the graph or the middleware is built."
+        )
+    return asked
+
+
+def user_namespace(user_id: str) -> Namespace:
+    """Where a user's memories are: ("memories", user_id), with "%2E" for each dot, as e-mail addresses have.
+
+    Labels cannot have dots. No two users share a namespace: the "%" of what already reads "%2E" or "%25" is
+    escaped, too.
+
+    Raises:
+        ConfigurationError: the id is empty or has a NUL.
+    """
+    return check_labels(("memories", re.sub(r"%(?=2E|25)", "%25", user_id).replace(".", "%2E")))
 
 
 def check_labels(namespace: Sequence[str]) -> Namespace:
@@ -120,7 +154,7 @@ def check_labels(namespace: Sequence[str]) -> Namespace:
         if not isinstance(label, str) or not label.strip() or "." in label or "\0" in label:
             raise ConfigurationError(
                 f"{label!r} cannot be a namespace label: it must be a non-empty string without dots and NUL "
-                "characters (write an e-mail address without its dots, or use an id)."
+                "characters (`user_namespace` makes one of a user id that has dots)."
             )
     return tuple(namespace)
 
@@ -146,6 +180,15 @@ def _configurable() -> Mapping[str, Any]:
         return get_config().get("configurable", {})
     except RuntimeError:  # outside a run: a tool or a retriever called by hand
         return {}
+
+
+def _authenticated(runtime: Runtime[Any] | None, configurable: Mapping[str, Any]) -> str | None:
+    """Who the server says it is, by keys that no request can set; None where nobody was authenticated."""
+    info = runtime.server_info if runtime else None
+    if info and info.user and info.user.identity:
+        return str(info.user.identity)
+    identity = configurable.get("langgraph_auth_user_id")
+    return str(identity) if identity else None
 
 
 def _say_nothing(_: Any) -> None:

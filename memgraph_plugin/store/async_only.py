@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from langgraph.store.base import Op, Result
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.store.base import MemoryStore
-from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.store.sweeper import SweptByTask
+from memgraph_plugin.types import (
+    Hit,
+    LoggedBatch,
+    Memory,
+    MemoryKind,
+    MemoryVersion,
+    Namespace,
+    Operation,
+    Receipts,
+)
 
 T = TypeVar("T")
 
 
-class AsyncOnly(MemoryStore):
+class AsyncOnly(SweptByTask):
     """A store whose native methods are async. Its sync methods work from any other thread than its loop's."""
 
     _ready: bool
@@ -75,13 +85,51 @@ class AsyncOnly(MemoryStore):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         return self._wait(
-            self.arecall(namespace, query, k=k, kinds=kinds, filter=filter, token_budget=token_budget)
+            self.arecall(
+                namespace,
+                query,
+                k=k,
+                kinds=kinds,
+                filter=filter,
+                token_budget=token_budget,
+                valid_at=valid_at,
+                known_at=known_at,
+            )
         )
 
     def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         return self._wait(self.ahistory(namespace, key))
+
+    def as_of(
+        self,
+        namespace: Namespace,
+        *,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> list[Memory]:
+        return self._wait(
+            self.aas_of(namespace, valid_at=valid_at, known_at=known_at, kinds=kinds, filter=filter)
+        )
+
+    def log(self, namespace: Namespace, *, limit: int = 20) -> list[LoggedBatch]:
+        return self._wait(self.alog(namespace, limit=limit))
+
+    def undo(
+        self, namespace: Namespace, batch_id: str, *, actor: str = "", idempotency_key: str | None = None
+    ) -> Receipts:
+        return self._wait(self.aundo(namespace, batch_id, actor=actor, idempotency_key=idempotency_key))
+
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        return self._wait(self.adelete_namespace(prefix, actor=actor))
+
+    def count(self, prefix: Namespace) -> int:
+        return self._wait(self.acount(prefix))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         return self._wait(self.abatch(ops))

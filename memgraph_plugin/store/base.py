@@ -1,7 +1,8 @@
 """What every memory store promises, and the pure parts that all of them share.
 
 A `MemoryStore` is a LangGraph `BaseStore` (get, put, search, delete, list_namespaces, batch) with the memory
-operations beside it: `apply`, `recall`, `history`. Each has an async twin with LangGraph's `a` prefix.
+operations beside it: `apply`, `recall`, `history`, `as_of`, `log`, `undo`. Each has an async twin with
+LangGraph's `a` prefix.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Literal, cast, get_args
 
 from langchain_core.embeddings import Embeddings
@@ -16,7 +18,16 @@ from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embe
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
-from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.types import (
+    Hit,
+    LoggedBatch,
+    Memory,
+    MemoryKind,
+    MemoryVersion,
+    Namespace,
+    Operation,
+    Receipts,
+)
 
 MAX_RESULTS = 1_000_000_000
 """Results that one call returns at most, and skips at most."""
@@ -55,6 +66,8 @@ def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> 
     Raises:
         ConfigurationError, MissingExtraError: as `load_embeddings` does.
     """
+    if index and index.get("distance_type", "cosine") != "cosine":
+        raise ConfigurationError("distance_type: memories are compared by cosine alone.")
     given = embeddings if embeddings is not None else index.get("embed") if index else None
     if isinstance(given, str):
         return load_embeddings(given)
@@ -82,9 +95,10 @@ class MemoryStore(BaseStore):
     ) -> Receipts:
         """Apply operations to one namespace in one transaction, and log them.
 
-        An operation that cannot be applied (`not_found`, `version_conflict`, `key_exists`, `duplicate_key`)
-        is listed as rejected and the others are applied. A batch whose `idempotency_key` was seen before in
-        this namespace is not applied again: its first receipts come back with `replayed=True`.
+        An operation that cannot be applied (`not_found`, `version_conflict`, `key_exists`, `duplicate_key`,
+        `invalid_interval`) is listed as rejected and the others are applied. A batch whose `idempotency_key`
+        was seen before in this namespace is not applied again: its first receipts come back with
+        `replayed=True`.
 
         Raises:
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
@@ -103,12 +117,21 @@ class MemoryStore(BaseStore):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangGraph's name
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         """The `k` memories of exactly this namespace that best answer `query`, best first.
 
         Cosine of the vectors and BM25 within the namespace, each as a z-score, summed; the best rows lift
         their neighbours in the session. With `token_budget`, hits are taken in order as long as they fit. A
         blank query gives the newest memories, with score 0.
+
+        What has ended (`valid_to`) or expired is passed over. With `valid_at` or `known_at`, it is ranked
+        among what `as_of` gives for them instead: in Python, on every version of the namespace, and texts
+        that no memory has today are embedded anew; seconds in a namespace of tens of thousands.
+
+        Raises:
+            InvalidNamespaceError, InvalidValue: an argument cannot work.
         """
 
     @abstractmethod
@@ -118,6 +141,68 @@ class MemoryStore(BaseStore):
         Raises:
             MemoryNotFound: there never was such a memory.
         """
+
+    @abstractmethod
+    def as_of(
+        self,
+        namespace: Namespace,
+        *,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> list[Memory]:
+        """What was so in the world at `valid_at`, by what the store had been told until `known_at`.
+
+        Each is now where None: `as_of(ns, valid_at=t)` is what we know today of t, `as_of(ns, known_at=t)`
+        what we would have said at t about today, and with both, the memory as it stood at t. The last told
+        comes first, each with the `valid_to` that it was believed to have.
+
+        A memory without `valid_from` counts from when it was told, or from ever where it had ended by then.
+        What was corrected or deleted never was, by what is known since; a put corrects. Of a plan (a
+        `valid_from` yet to come) `recall` reads the newest version, this what is still so. What has expired
+        stays readable at a `known_at` before that, until it is swept.
+
+        Reads every version of the namespace.
+
+        Raises:
+            InvalidNamespaceError; InvalidValue: a time without a zone, among others.
+        """
+
+    @abstractmethod
+    def log(self, namespace: Namespace, *, limit: int = 20) -> list[LoggedBatch]:
+        """The last batches of a namespace, newest first; puts and refusals are among them."""
+
+    @abstractmethod
+    def undo(
+        self, namespace: Namespace, batch_id: str, *, actor: str = "", idempotency_key: str | None = None
+    ) -> Receipts:
+        """Take back what one batch applied, as a new batch (of the policy "undo"), which can be undone, too.
+
+        What it inserted is deleted; what it updated or deleted is as it was before, whole, in a new version
+        under its key. An operation whose memory has a newer version by now is rejected (`version_conflict`),
+        one whose memory has expired (`not_found`) or would have before this (`expired`) likewise; the others
+        are applied. Texts are embedded before the transaction.
+
+        Raises:
+            BatchNotFound: this namespace's log has no such batch.
+            InvalidNamespaceError, InvalidValue, StoreError: as `apply`.
+        """
+
+    @abstractmethod
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        """Delete the memories of a namespace and of all below it; returns how many they were.
+
+        They are ordinary deletions, in batches of up to a thousand: versions, lines in the log. `actor` is
+        noted in them. What is written meanwhile may stay.
+
+        Raises:
+            InvalidNamespaceError: the prefix is empty, or a label is empty or has a dot.
+        """
+
+    @abstractmethod
+    def count(self, prefix: Namespace) -> int:
+        """How many memories there are in a namespace and all below it; `()` counts everything."""
 
     async def aapply(
         self,
@@ -142,15 +227,59 @@ class MemoryStore(BaseStore):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         """Async twin of `recall`."""
         return await asyncio.to_thread(
-            self.recall, namespace, query, k=k, kinds=kinds, filter=filter, token_budget=token_budget
+            self.recall,
+            namespace,
+            query,
+            k=k,
+            kinds=kinds,
+            filter=filter,
+            token_budget=token_budget,
+            valid_at=valid_at,
+            known_at=known_at,
         )
 
     async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
         """Async twin of `history`."""
         return await asyncio.to_thread(self.history, namespace, key)
+
+    async def aas_of(
+        self,
+        namespace: Namespace,
+        *,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
+        kinds: Sequence[MemoryKind] | None = None,
+        filter: Mapping[str, Any] | None = None,  # noqa: A002
+    ) -> list[Memory]:
+        """Async twin of `as_of`."""
+        return await asyncio.to_thread(
+            self.as_of, namespace, valid_at=valid_at, known_at=known_at, kinds=kinds, filter=filter
+        )
+
+    async def alog(self, namespace: Namespace, *, limit: int = 20) -> list[LoggedBatch]:
+        """Async twin of `log`."""
+        return await asyncio.to_thread(self.log, namespace, limit=limit)
+
+    async def aundo(
+        self, namespace: Namespace, batch_id: str, *, actor: str = "", idempotency_key: str | None = None
+    ) -> Receipts:
+        """Async twin of `undo`."""
+        return await asyncio.to_thread(
+            self.undo, namespace, batch_id, actor=actor, idempotency_key=idempotency_key
+        )
+
+    async def adelete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        """Async twin of `delete_namespace`."""
+        return await asyncio.to_thread(self.delete_namespace, prefix, actor=actor)
+
+    async def acount(self, prefix: Namespace) -> int:
+        """Async twin of `count`."""
+        return await asyncio.to_thread(self.count, prefix)
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         return await asyncio.to_thread(self.batch, ops)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,9 +15,11 @@ from memgraph_plugin.errors import (
     ConfigurationError,
     DatabaseUnavailable,
     EmbeddingMismatch,
+    NamespaceDenied,
     SchemaOutOfDate,
     StoreError,
 )
+from memgraph_plugin.store.vectors import MENDING
 
 CONNECT_TIMEOUT = 5
 """Seconds that a host has to answer, where the connection string says nothing else."""
@@ -29,6 +31,8 @@ RETRIED = (
 )
 """What another writer can cause: the transaction is run again."""
 
+_OTHER_MODEL = "MGP01"
+"""The SQLSTATE of `refuse_model`."""
 
 _GONE = ("08", "080", "280", "28P", "3D0", "533", "57P")
 """SQLSTATEs that begin like this mean that there is no connection; others, that a statement failed."""
@@ -40,14 +44,44 @@ def checked_conninfo(conninfo: str) -> str:
     Raises:
         ConfigurationError: it is none.
     """
+    if not isinstance(conninfo, str):
+        raise ConfigurationError(
+            f"A store takes a connection string, not a {type(conninfo).__name__}: it has a pool of its own."
+        )
     try:
         given = conninfo_to_dict(conninfo)
-    except (psycopg.Error, AttributeError, TypeError):
+    except psycopg.Error:
         # Not the cause's message: it quotes what it did not understand, which may be a password.
         raise ConfigurationError(
             "Not a Postgres connection string; one is postgresql://user@host/name or host=... dbname=..."
         ) from None
     return make_conninfo(conninfo, **{"connect_timeout": CONNECT_TIMEOUT, **given})
+
+
+def pool_options(conninfo: str, pool_config: Mapping[str, Any] | None) -> tuple[str, dict[str, Any]]:
+    """LangGraph's `pool_config` as a connection string and arguments of a store.
+
+    `max_size` bounds the pool, `min_size` is left to it. `kwargs` are parameters of connections: those of
+    libpq go into the connection string, and `prepare_threshold` None means `prepare=False`; `autocommit` and
+    `row_factory` are the store's own.
+
+    Raises:
+        ConfigurationError: another setting, which would be lost in silence.
+    """
+    config = dict(pool_config or {})
+    config.pop("min_size", None)
+    options = {"max_size": most} if (most := config.pop("max_size", None)) else {}
+    parameters = dict(config.pop("kwargs", None) or {})
+    if config:
+        raise ConfigurationError(f"pool_config takes min_size, max_size and kwargs, not {', '.join(config)}.")
+    for name in ("autocommit", "row_factory"):
+        parameters.pop(name, None)
+    if parameters.pop("prepare_threshold", 0) is None:
+        options["prepare"] = False
+    try:
+        return make_conninfo(conninfo, **parameters), options
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError("pool_config has kwargs that libpq does not know.") from error
 
 
 @contextmanager
@@ -85,10 +119,18 @@ def translated() -> Iterator[None]:
         psycopg.errors.InvalidSchemaName,
     ) as error:
         raise SchemaOutOfDate(f"{error} - call setup(), or run `memgraph-plugin migrate`.") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        if "row-level security" in str(error):
+            raise NamespaceDenied(f"This role may not write to this namespace: {error}") from error
+        raise StoreError(
+            f"Postgres: {error} - run `memgraph-plugin migrate --role NAME` as the tables' owner."
+        ) from error
     except psycopg.errors.DataException as error:
         if "dimensions" in str(error):
             raise EmbeddingMismatch(str(error)) from error
         raise StoreError(f"Postgres refused a value: {error}") from error
     except psycopg.Error as error:
+        if error.sqlstate == _OTHER_MODEL:
+            raise EmbeddingMismatch(f"{error.diag.message_primary} {MENDING}") from error
         gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:3] in _GONE
         raise (DatabaseUnavailable if gone else StoreError)(f"Postgres: {error}") from error

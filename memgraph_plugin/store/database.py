@@ -16,10 +16,12 @@ from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
-from memgraph_plugin.store import schema
+from memgraph_plugin.store import schema, visibility
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import Indexed, query
+from memgraph_plugin.store.vectors import Model, model_of
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -39,6 +41,7 @@ class Database:
         self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool, sealer: Sealer | None = None
     ) -> None:
         self.db_schema = db_schema
+        self.layout = Layout()
         self._sealer = sealer
         self._conninfo = checked_conninfo(conninfo)
         self._max_size = max_size
@@ -47,13 +50,14 @@ class Database:
             "row_factory": dict_row,
             "prepare_threshold": 2 if prepare else None,
         }
+        self._guarded = False
         self._pool: ConnectionPool[Conn] | None = None
 
-    def setup(self) -> list[int]:
+    def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        return schema.migrate(self._conninfo, self.db_schema)
+        return schema.migrate(self._conninfo, self.db_schema, partitions, vector_type)
 
-    def open(self, language: str) -> tuple[str, int] | None:
+    def open(self, language: str) -> Model | None:
         """Check that the schema and the language fit, and open the pool.
 
         Returns: name and dimension of the model whose vectors the database holds; None where it holds none.
@@ -63,7 +67,11 @@ class Database:
             with Connection[Record].connect(self._conninfo, **self._options) as conn:
                 self._check_schema(conn)
                 self._check_language(conn, language)
+                (laid_out,) = self.fetch_in(conn, "layout", {"schema": self.db_schema})
+                self.layout = Layout.found(laid_out)
                 found = self.fetch_in(conn, "embedding_model", {})
+                bound = self.fetch_in(conn, "row_security", {"schema": self.db_schema})
+                self._guarded = bound[0]["active"]
                 _configure(conn)
             self._pool = ConnectionPool(
                 self._conninfo,
@@ -75,13 +83,13 @@ class Database:
                 connection_class=_Pooled,
             )
             self._pool.open()
-        return (found[0]["name"], found[0]["dimension"]) if found else None
+        return model_of(found[0]) if found else None
 
-    def record_model(self, name: str, dimension: int) -> tuple[str, int]:
+    def record_model(self, name: str, dimension: int) -> Model:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
         self.fetch("record_embedding_model", {"name": name, "dimension": dimension})
         found = self.fetch("embedding_model", {})
-        return found[0]["name"], found[0]["dimension"]
+        return model_of(found[0])
 
     def close(self) -> None:
         if self._pool is not None:
@@ -105,8 +113,20 @@ class Database:
     def fetch_in(
         self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
     ) -> list[Record]:
-        """The records of one named statement, in the caller's transaction; none where it returns none."""
-        cursor = conn.execute(query(name, self.db_schema, scope), parameters)
+        """The records of one named statement, in the caller's transaction; none where it returns none.
+
+        Where row-level security binds this role, the rest of the transaction sees what the parameters are
+        about, see `visibility.scope_of`.
+        """
+        statement = query(name, self.db_schema, scope, self.layout)
+        about = visibility.scope_of(parameters, scope) if self._guarded else None
+        if about is not None:
+            # Sent together: one round trip, and one transaction, also where the caller has none.
+            with conn.pipeline():
+                conn.execute(visibility.SET_SCOPE, [about])
+                cursor = conn.execute(statement, parameters)
+        else:
+            cursor = conn.execute(statement, parameters)
         if not cursor.description:
             return []
         namespace = parameters.get("namespace")
@@ -118,8 +138,13 @@ class Database:
             cursor.executemany(query(name, self.db_schema), rows)
 
     def copy_in(self, conn: Conn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-        """Copy rows into the table of one named COPY statement."""
-        with conn.cursor() as cursor, cursor.copy(query(name, self.db_schema)) as copy:
+        """Copy rows into the table of one named COPY statement, in the caller's transaction."""
+        statement = query(name, self.db_schema)
+        if self._guarded:  # Postgres refuses COPY there
+            for chunk in visibility.columns(rows, types):
+                conn.execute(visibility.insert_instead(statement, types), chunk)
+            return
+        with conn.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(types)
             for row in rows:
                 copy.write_row(row)

@@ -15,10 +15,12 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from memgraph_plugin.errors import ConfigurationError, SchemaOutOfDate, StoreError
-from memgraph_plugin.store import schema
+from memgraph_plugin.store import schema, visibility
 from memgraph_plugin.store.connection import RETRIED, checked_conninfo, stoppable, translated
+from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
 from memgraph_plugin.store.sql import Indexed, query
+from memgraph_plugin.store.vectors import Model, model_of
 
 T = TypeVar("T")
 Record = dict[str, Any]
@@ -38,6 +40,7 @@ class AsyncDatabase:
         self, conninfo: str, db_schema: str, *, max_size: int, prepare: bool, sealer: Sealer | None = None
     ) -> None:
         self.db_schema = db_schema
+        self.layout = Layout()
         self._sealer = sealer
         self._conninfo = checked_conninfo(conninfo)
         self._max_size = max_size
@@ -46,13 +49,16 @@ class AsyncDatabase:
             "row_factory": dict_row,
             "prepare_threshold": 2 if prepare else None,
         }
+        self._guarded = False
         self._pool: AsyncConnectionPool[AsyncConn] | None = None
 
-    async def setup(self) -> list[int]:
+    async def setup(self, partitions: int | None, vector_type: str | None) -> list[int]:
         """Create or migrate the tables; the migrations that were applied."""
-        return await asyncio.to_thread(schema.migrate, self._conninfo, self.db_schema)
+        return await asyncio.to_thread(
+            schema.migrate, self._conninfo, self.db_schema, partitions, vector_type
+        )
 
-    async def open(self, language: str) -> tuple[str, int] | None:
+    async def open(self, language: str) -> Model | None:
         """Check that the schema and the language fit, and open the pool.
 
         Returns: name and dimension of the model whose vectors the database holds; None where it holds none.
@@ -62,7 +68,11 @@ class AsyncDatabase:
             async with await AsyncConnection[Record].connect(self._conninfo, **self._options) as conn:
                 await self._check_schema(conn)
                 await self._check_language(conn, language)
+                (laid_out,) = await self.fetch_in(conn, "layout", {"schema": self.db_schema})
+                self.layout = Layout.found(laid_out)
                 found = await self.fetch_in(conn, "embedding_model", {})
+                bound = await self.fetch_in(conn, "row_security", {"schema": self.db_schema})
+                self._guarded = bound[0]["active"]
                 await _configure(conn)
             self._pool = AsyncConnectionPool(
                 self._conninfo,
@@ -74,13 +84,13 @@ class AsyncDatabase:
                 connection_class=_Pooled,
             )
             await self._pool.open()
-        return (found[0]["name"], found[0]["dimension"]) if found else None
+        return model_of(found[0]) if found else None
 
-    async def record_model(self, name: str, dimension: int) -> tuple[str, int]:
+    async def record_model(self, name: str, dimension: int) -> Model:
         """Note whose vectors will come; returns the name and dimension of who was first to be noted."""
         await self.fetch("record_embedding_model", {"name": name, "dimension": dimension})
         found = await self.fetch("embedding_model", {})
-        return found[0]["name"], found[0]["dimension"]
+        return model_of(found[0])
 
     async def close(self) -> None:
         if self._pool is not None:
@@ -106,8 +116,20 @@ class AsyncDatabase:
     async def fetch_in(
         self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
     ) -> list[Record]:
-        """The records of one named statement, in the caller's transaction; none where it returns none."""
-        cursor = await conn.execute(query(name, self.db_schema, scope), parameters)
+        """The records of one named statement, in the caller's transaction; none where it returns none.
+
+        Where row-level security binds this role, the rest of the transaction sees what the parameters are
+        about, see `visibility.scope_of`.
+        """
+        statement = query(name, self.db_schema, scope, self.layout)
+        about = visibility.scope_of(parameters, scope) if self._guarded else None
+        if about is not None:
+            # Sent together: one round trip, and one transaction, also where the caller has none.
+            async with conn.pipeline():
+                await conn.execute(visibility.SET_SCOPE, [about])
+                cursor = await conn.execute(statement, parameters)
+        else:
+            cursor = await conn.execute(statement, parameters)
         if not cursor.description:
             return []
         namespace = parameters.get("namespace")
@@ -121,8 +143,13 @@ class AsyncDatabase:
     async def copy_in(
         self, conn: AsyncConn, name: str, types: Sequence[str], rows: Iterable[Sequence[Any]]
     ) -> None:
-        """Copy rows into the table of one named COPY statement."""
-        async with conn.cursor() as cursor, cursor.copy(query(name, self.db_schema)) as copy:
+        """Copy rows into the table of one named COPY statement, in the caller's transaction."""
+        statement = query(name, self.db_schema)
+        if self._guarded:  # Postgres refuses COPY there
+            for chunk in visibility.columns(rows, types):
+                await conn.execute(visibility.insert_instead(statement, types), chunk)
+            return
+        async with conn.cursor() as cursor, cursor.copy(statement) as copy:
             copy.set_types(types)
             for row in rows:
                 await copy.write_row(row)

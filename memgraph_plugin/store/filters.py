@@ -1,7 +1,8 @@
 """Filters over a memory's value: read into a tree, then asked in Python or written as SQL/JSON path.
 
 Both have one meaning. Numbers compare as numbers, text by codepoint, and never one with the other; a missing
-field is null; dicts and lists are equal when everything in them is.
+field is null; dicts and lists are equal when everything in them is. A field is a key of the value; where the
+value has no such key, its dots lead down: "home.city" is the key "city" of the dict under "home".
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ def matches(filter: Mapping[str, Any], value: Mapping[str, Any]) -> bool:  # noq
     """Whether `value` satisfies `filter`.
 
     A field is compared with a scalar, dict or list for equality, or by operators: `{"age": {"$gte": 18}}`.
-    `$contains` asks for an element of a list, or a part of a text. `$and` and `$or` take a list of filters,
-    `$not` takes one.
+    `$contains` asks for an element of a list, or a part of a text; `{"home.city": "Oslo"}` asks within.
+    `$and` and `$or` take a list of filters, `$not` takes one.
 
     Raises:
         ValueError: the filter has an unknown operator, or an operand that its operator cannot take.
@@ -84,6 +85,8 @@ def _read(filter: Any, depth: int = 0) -> _Tree:  # noqa: A002
 
 
 def _read_field(field: str, condition: Any) -> list[_Tree]:
+    if field.count(".") > MAX_DEPTH:
+        raise ValueError(f"A field leads down at most {MAX_DEPTH} levels.")
     operators = isinstance(condition, Mapping) and any(str(name).startswith("$") for name in condition)
     tests = condition if operators else {"$eq": condition}
     for operator, operand in tests.items():
@@ -133,7 +136,8 @@ def _holds(tree: _Tree, value: Mapping[str, Any]) -> bool:
         if tree.connective == "not":
             return not _holds(tree.parts[0], value)
         return (all if tree.connective == "and" else any)(_holds(part, value) for part in tree.parts)
-    found, operand = value.get(tree.field), tree.operand
+    present, found = _field(value, tree.field)
+    operand = tree.operand
     match tree.operator:
         case "$eq":
             return _equal(found, operand)
@@ -144,12 +148,24 @@ def _holds(tree: _Tree, value: Mapping[str, Any]) -> bool:
         case "$nin":
             return not any(_equal(found, item) for item in operand)
         case "$exists":
-            return (tree.field in value) is operand
+            return present is operand
         case "$contains":
             if isinstance(found, str) and isinstance(operand, str):
                 return operand in found
             return isinstance(found, list | tuple) and any(_equal(item, operand) for item in found)
     return _compares(_plain(found), tree.operator, _plain(operand))
+
+
+def _field(value: Mapping[str, Any], name: str) -> tuple[bool, Any]:
+    """Whether there is such a field, and what it holds."""
+    if name in value or "." not in name:
+        return name in value, value.get(name)
+    found: Any = value
+    for key in name.split("."):
+        if not isinstance(found, Mapping) or key not in found:
+            return False, None
+        found = found[key]
+    return True, found
 
 
 def _equal(left: Any, right: Any) -> bool:
@@ -211,7 +227,21 @@ def _path(tree: _Tree, variables: _Variables) -> str:
 
 
 def _path_of_test(test: _Test, variables: _Variables) -> str:
-    field, operand = f"@.{_quote(test.field)}", test.operand
+    whole = f"@.{_quote(test.field)}"
+    if "." not in test.field:
+        return _path_of_field(whole, test, variables)
+    there = _known(f"exists({whole})")
+    below = "@" + "".join(f".{_quote(key)}" for key in test.field.split("."))
+    return _any(
+        [
+            _all([there, _path_of_field(whole, test, variables)]),
+            _all([f"!({there})", _path_of_field(below, test, variables)]),
+        ]
+    )
+
+
+def _path_of_field(field: str, test: _Test, variables: _Variables) -> str:
+    operand = test.operand
     match test.operator:
         case "$eq":
             return _path_of_equal(field, operand, variables)

@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import copy
 import threading
-from array import array
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from operator import mul
 from typing import Any
 
 from langchain_core.embeddings import Embeddings
@@ -29,31 +26,34 @@ from langgraph.store.base import (
     TTLConfig,
 )
 
-from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
-from memgraph_plugin.store.base import MemoryStore, SearchConfig, embedder, search_ranking
-from memgraph_plugin.store.journal import Batch, Change, check_dimension, named_keys, plan, texts_to_embed
-from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, bm25, fuse, lexemes, unit, within_budget
+from memgraph_plugin.errors import EmbeddingMismatch
+from memgraph_plugin.store.base import SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, nearest, ranked
+from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
+from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.storable import (
     check_batch,
-    check_key,
     check_namespace,
+    check_prefix,
     check_recall,
     storable_operations,
     storable_ops,
 )
-from memgraph_plugin.store.table import Entry, Table
-from memgraph_plugin.types import Hit, Memory, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.store.table import Table, without_reasons
+from memgraph_plugin.types import (
+    Delete,
+    Hit,
+    LoggedBatch,
+    Memory,
+    MemoryKind,
+    Namespace,
+    Operation,
+    Receipts,
+)
 
 
-@dataclass(frozen=True, slots=True)
-class _Vectors:
-    """What the model said: vectors by the text, or (of length 1) by the query, that they stand for."""
-
-    texts: Mapping[str, Sequence[float]]
-    queries: Mapping[str, Sequence[float] | None]
-
-
-class InMemoryMemoryStore(MemoryStore):
+class InMemoryMemoryStore(InMemoryPast):
     """A `MemoryStore` in this process's memory; safe to share between threads and event loops.
 
     Args:
@@ -64,8 +64,6 @@ class InMemoryMemoryStore(MemoryStore):
         embeddings: in place of `index["embed"]`. Without either, memories are ranked by words alone.
         language: the language of texts whose operation names none.
     """
-
-    supports_ttl = True
 
     def __init__(
         self,
@@ -138,10 +136,13 @@ class InMemoryMemoryStore(MemoryStore):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangGraph's name
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
-        vectors = self._embed([], [query] if query.strip() else [])
-        return within_budget(self._recall(namespace, query, vectors, k, kinds, filter), token_budget)
+        entries, texts = self._readable(namespace, query, kinds, filter, valid_at, known_at)
+        vectors = self._embed(texts, [query] if query.strip() else [])
+        return within_budget(self._hits(entries, query, vectors, max(k, 0)), token_budget)
 
     async def arecall(
         self,
@@ -152,40 +153,60 @@ class InMemoryMemoryStore(MemoryStore):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
-        vectors = await self._aembed([], [query] if query.strip() else [])
-        return within_budget(self._recall(namespace, query, vectors, k, kinds, filter), token_budget)
+        entries, texts = self._readable(namespace, query, kinds, filter, valid_at, known_at)
+        vectors = await self._aembed(texts, [query] if query.strip() else [])
+        return within_budget(self._hits(entries, query, vectors, max(k, 0)), token_budget)
 
-    def history(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        check_namespace(namespace)
-        check_key(key, "key")
+    def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
+        check_namespace(prefix)
+        deleted = 0
         with self._lock:
-            versions = list(self._table.versions(namespace, key))
-        if not versions:
-            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
-        return copy.deepcopy(versions)
+            for namespace, keys in self._below(prefix).items():
+                batch = self._batch(namespace, Vectors({}, {}), actor=actor)
+                deleted += len(self._write(batch, [Delete(key=key) for key in keys]).applied)
+        return deleted
+
+    def count(self, prefix: Namespace) -> int:
+        check_prefix(prefix)
+        with self._lock:
+            return sum(map(len, self._below(prefix).values()))
+
+    def sweep_ttl(self) -> int:
+        with self._lock:
+            swept, gone = self._table.sweep(datetime.now(UTC))
+            for name, receipts in self._receipts.items():
+                keys = {key for space, key in gone if space == name[0]}
+                self._receipts[name] = replace(receipts, receipts=without_reasons(receipts.receipts, keys))
+        return swept
+
+    def _below(self, prefix: Namespace) -> dict[Namespace, list[str]]:
+        now = datetime.now(UTC)
+        return {namespace: self._table.keys(namespace, now) for namespace in self._table.below(prefix)}
 
     # Vectors.
 
-    def _embed(self, texts: list[str], queries: list[str]) -> _Vectors:
+    def _embed(self, texts: list[str], queries: list[str]) -> Vectors:
         if self.embeddings is None:
-            return _Vectors({}, {})
+            return Vectors({}, {})
         documents = self.embeddings.embed_documents(texts) if texts else []
         return self._vectors(
             texts, documents, queries, [self.embeddings.embed_query(query) for query in queries]
         )
 
-    async def _aembed(self, texts: list[str], queries: list[str]) -> _Vectors:
+    async def _aembed(self, texts: list[str], queries: list[str]) -> Vectors:
         if self.embeddings is None:
-            return _Vectors({}, {})
+            return Vectors({}, {})
         documents = await self.embeddings.aembed_documents(texts) if texts else []
         asked = [await self.embeddings.aembed_query(query) for query in queries]
         return self._vectors(texts, documents, queries, asked)
 
     def _vectors(
         self, texts: list[str], documents: list[list[float]], queries: list[str], asked: list[list[float]]
-    ) -> _Vectors:
+    ) -> Vectors:
         for vector in (*documents, *asked):
             self._dimension = self._dimension or len(vector)
             if len(vector) != self._dimension:
@@ -193,7 +214,7 @@ class InMemoryMemoryStore(MemoryStore):
                     f"The store's vectors have {self._dimension} dimensions, "
                     f"the embedding model made {len(vector)}."
                 )
-        return _Vectors(
+        return Vectors(
             dict(zip(texts, documents, strict=True)),
             {query: unit(vector) for query, vector in zip(queries, asked, strict=True)},
         )
@@ -208,7 +229,7 @@ class InMemoryMemoryStore(MemoryStore):
 
     # Writing.
 
-    def _batch(self, namespace: Namespace, vectors: _Vectors, **options: Any) -> Batch:
+    def _batch(self, namespace: Namespace, vectors: Vectors, **options: Any) -> Batch:
         return Batch(
             namespace=namespace, language=self.language, vectors=vectors.texts, fields=self._fields, **options
         )
@@ -218,7 +239,7 @@ class InMemoryMemoryStore(MemoryStore):
             receipts = self._receipts.get((namespace, idempotency_key))
         return replace(receipts, replayed=True) if receipts else None
 
-    def _apply(self, batch: Batch, operations: Sequence[Operation]) -> Receipts:
+    def _apply(self, batch: Batch, operations: Sequence[Step]) -> Receipts:
         check_dimension(operations, self._dimension)
         with self._lock:
             if replayed := self._replayed(batch.namespace, batch.idempotency_key):
@@ -228,20 +249,29 @@ class InMemoryMemoryStore(MemoryStore):
                 self._receipts[batch.namespace, batch.idempotency_key] = receipts
             return receipts
 
-    def _write(self, batch: Batch, operations: Sequence[Operation | PutOp]) -> Receipts:
+    def _write(self, batch: Batch, operations: Sequence[Step]) -> Receipts:
         batch = replace(batch, now=datetime.now(UTC))  # under the lock: later versions have later times
         keys = named_keys(operations)
         entries = {key: self._table.get(batch.namespace, key, batch.now) for key in keys}
         current = {key: entry.row for key, entry in entries.items() if entry}
-        newest = {key: len(self._table.versions(batch.namespace, key)) for key in keys}
+        newest = {key: self._table.newest_version(batch.namespace, key) for key in keys}
         made = plan(batch, operations, current, newest)
         for change in made.changes:
-            self._table.write(batch.namespace, change.version, _entry(change))
+            entry = entry_of(change.row, change.embedding) if change.row else None
+            self._table.write(batch.namespace, change.version, entry)
+        logged = LoggedBatch(
+            batch_id=batch.id,
+            receipts=made.receipts,
+            recorded_at=batch.now,
+            actor=batch.actor,
+            policy=batch.policy,
+        )
+        self._table.log(batch.namespace, logged)
         return Receipts(batch.id, made.receipts)
 
     # Reading and LangGraph's batches.
 
-    def _run(self, ops: Sequence[Op], vectors: _Vectors) -> list[Result]:
+    def _run(self, ops: Sequence[Op], vectors: Vectors) -> list[Result]:
         puts: dict[Namespace, dict[str, PutOp]] = {}
         for op in _puts(ops):
             puts.setdefault(op.namespace, {})[op.key] = op
@@ -252,7 +282,7 @@ class InMemoryMemoryStore(MemoryStore):
                 self._write(self._batch(namespace, vectors), list(by_key.values()))
         return results
 
-    def _read(self, op: Op, vectors: _Vectors, now: datetime) -> Result:
+    def _read(self, op: Op, vectors: Vectors, now: datetime) -> Result:
         if isinstance(op, GetOp):
             entry = self._table.get(op.namespace, op.key, now)
             if entry and op.refresh_ttl:
@@ -264,14 +294,14 @@ class InMemoryMemoryStore(MemoryStore):
             return self._table.namespaces(op, now)
         return None
 
-    def _search(self, op: SearchOp, vectors: _Vectors, now: datetime) -> list[SearchItem]:
+    def _search(self, op: SearchOp, vectors: Vectors, now: datetime) -> list[SearchItem]:
         query = op.query or ""
         entries = self._table.newest(self._table.below(op.namespace_prefix), now, filter=op.filter)
-        if self._ranking == "vector" and (vector := vectors.queries.get(query)):
-            ranked = _nearest(entries, vector)
+        if self._ranking == "vector" and (towards := vectors.queries.get(query)):
+            answers = nearest(entries, towards)
         else:
-            ranked = self._found(entries, query, vectors)
-        found = ranked[op.offset : op.offset + op.limit]
+            answers = self._ranked(entries, query, vectors)
+        found = answers[op.offset : op.offset + op.limit]
         if op.refresh_ttl:
             for entry, _ in found:
                 self._table.refresh(entry, now)
@@ -280,27 +310,13 @@ class InMemoryMemoryStore(MemoryStore):
             for entry, hit in found
         ]
 
-    def _recall(
-        self,
-        namespace: Namespace,
-        query: str,
-        vectors: _Vectors,
-        k: int,
-        kinds: Sequence[MemoryKind] | None,
-        filter: Mapping[str, Any] | None,  # noqa: A002
-    ) -> list[Hit]:
-        with self._lock:
-            entries = self._table.newest([namespace], datetime.now(UTC), filter=filter, kinds=kinds)
-        found = self._found(entries, query, vectors)[: max(k, 0)]
+    def _hits(self, entries: list[Entry], query: str, vectors: Vectors, k: int) -> list[Hit]:
+        found = self._ranked(embedded(entries, vectors.texts), query, vectors)[:k]
         return [replace(hit, memory=copy.deepcopy(hit.memory)) for _, hit in found]
 
-    def _found(self, entries: list[Entry], query: str, vectors: _Vectors) -> list[tuple[Entry, Hit]]:
-        """What answers a query, best first; without a query all of it, as it comes."""
-        if not query.strip():
-            return [(entry, Hit(entry.memory, 0.0)) for entry in entries]
-        return _ranked(
-            entries, lexemes(query[:QUESTION_CHARACTERS], self.language), vectors.queries.get(query)
-        )
+    def _ranked(self, entries: list[Entry], query: str, vectors: Vectors) -> list[tuple[Entry, Hit]]:
+        towards = vectors.queries.get(query)
+        return ranked(entries, [cosine(towards, entry) for entry in entries], query, self.language)
 
 
 # What has no state.
@@ -308,14 +324,6 @@ class InMemoryMemoryStore(MemoryStore):
 
 def _puts(ops: Iterable[Op]) -> list[PutOp]:
     return [op for op in ops if isinstance(op, PutOp)]
-
-
-def _entry(change: Change) -> Entry | None:
-    if change.row is None:
-        return None
-    words = Counter(lexemes(change.row.memory.text, change.row.language))
-    vector = None if change.embedding is None else unit(change.embedding)
-    return Entry(change.row, words, None if vector is None else array("f", vector))
 
 
 def _as_item(memory: Memory) -> dict[str, Any]:
@@ -326,35 +334,3 @@ def _as_item(memory: Memory) -> dict[str, Any]:
         "created_at": memory.created_at,
         "updated_at": memory.updated_at,
     }
-
-
-def _cosine(one: Sequence[float] | None, other: Sequence[float] | None) -> float | None:
-    return sum(map(mul, one, other)) if one and other else None
-
-
-def _nearest(entries: Iterable[Entry], vector: Sequence[float]) -> list[tuple[Entry, Hit]]:
-    """The entries that have a vector, the nearest first."""
-    cosines = [(entry, _cosine(vector, entry.embedding)) for entry in entries]
-    found = [(entry, Hit(entry.memory, cosine, cosine)) for entry, cosine in cosines if cosine is not None]
-    return sorted(
-        found, key=lambda pair: (-pair[1].score, ".".join(pair[0].memory.namespace), pair[0].memory.key)
-    )
-
-
-def _ranked(
-    entries: Iterable[Entry], query: list[str], vector: Sequence[float] | None
-) -> list[tuple[Entry, Hit]]:
-    """The entries that answer a query, best first."""
-    entries = [entry for entry in entries if entry.memory.text]
-    cosines = [_cosine(vector, entry.embedding) for entry in entries]
-    words = bm25(query, [entry.terms for entry in entries])
-    memories = [entry.memory for entry in entries]
-    sessions = [None if memory.session is None else (memory.namespace, memory.session) for memory in memories]
-    scores = fuse(cosines, words, sessions, [memory.position for memory in memories])
-    found = [
-        (entry, Hit(entry.memory, score, cosine, word or None))
-        for entry, score, cosine, word in zip(entries, scores, cosines, words, strict=True)
-        # Without a vector, it takes a word of the query, or a neighbour that has one.
-        if cosine is not None or word or score > 0
-    ]
-    return sorted(found, key=lambda pair: (-pair[1].score, pair[1].memory.key))

@@ -17,9 +17,7 @@ from memgraph_plugin.store.background import Background
 from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.indexing import SearchIndex
-from memgraph_plugin.store.records import encode
-from memgraph_plugin.store.storable import check_namespace
-from memgraph_plugin.types import Namespace
+from memgraph_plugin.store.visibility import EVERYTHING
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +47,7 @@ class Indexes:
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
-        self._known = indexing.known(self._database.fetch("search_indexes", {}))
+        self._known = indexing.known(self._database.fetch("search_indexes", {"namespace": EVERYTHING}))
 
     def close(self) -> None:
         """Stop what is being built; what is half done is dropped by who builds it next."""
@@ -86,11 +84,14 @@ class Indexes:
             if conn is None:
                 return None
             tables = self._tables(conn, wanted)
-            counted = self._database.fetch_in(conn, "count_rows", {"most": MAX_RESULTS}, wanted.scope)
+            where = {"namespace": namespace}
+            counted = self._database.fetch_in(
+                conn, "count_rows", {**where, "most": MAX_RESULTS}, wanted.scope
+            )
             memory = indexing.memory_needed(counted[0]["rows"], dimension)
             conn.execute(f"SET maintenance_work_mem = '{memory}'".encode())
             for table in tables:
-                for name, statement in indexing.create_statements(table, wanted).items():
+                for name, statement in self._statements(table, wanted).items():
                     self._create(conn, name, statement)
             made = self._note(conn, wanted)
         self._known = {**self._known, (namespace, below): made}
@@ -109,8 +110,9 @@ class Indexes:
                     "Another process is making or dropping this index: try again when it is done."
                 )
             tables = self._tables(conn, wanted)
-            found = self._database.fetch_in(conn, "forget_index", {}, wanted.scope)
-            self._database.fetch_in(conn, "forget_terms", {}, wanted.scope)
+            where = {"namespace": namespace}
+            found = self._database.fetch_in(conn, "forget_index", where, wanted.scope)
+            self._database.fetch_in(conn, "forget_terms", where, wanted.scope)
             for table in tables:
                 names = list(indexing.index_names(table, namespace, below=below).values())
                 for state in self._states(conn, names):
@@ -123,7 +125,7 @@ class Indexes:
 
     def _keep_up(self, namespace: str, scope: str, dimension: int) -> None:
         """After a search: now and then, look whether what is known still holds."""
-        if self._closed or dimension > indexing.HNSW_MAX_DIMENSION:
+        if self._closed or dimension > indexing.HNSW_MAX_DIMENSION[self._database.layout.vector_type]:
             return
         if time.monotonic() - self._refreshed > indexing.REFRESHED:
             self._refreshed = time.monotonic()
@@ -150,8 +152,9 @@ class Indexes:
         key = (about.namespace, about.below)
         index = self._known.get(key)
         most = 2 * max(self._threshold or 0, index.rows if index else 0)
-        rows = (self._database.fetch("count_rows", {"most": most}, about.scope))[0]["rows"]
-        needed = indexing.after_count(index, rows, self._threshold)
+        where = {"namespace": about.namespace, "most": most}
+        counted = self._database.fetch("count_rows", where, about.scope)
+        needed = indexing.after_count(index, counted[0]["rows"], self._threshold)
         if needed == "create":
             self._refresh()  # another process may have been there first
             if key not in self._known and len(self._known) < indexing.MOST:
@@ -205,43 +208,15 @@ class Indexes:
     def _note(self, conn: Conn, index: SearchIndex) -> SearchIndex:
         """What ranking has to know of the rows that are not read."""
         with conn.transaction():
-            noted = self._database.fetch_in(conn, "note_index", {"asked": index.asked}, index.scope)
-            self._database.fetch_in(conn, "forget_terms", {}, index.scope)
-            self._database.fetch_in(conn, "note_terms", {"enough": indexing.ENOUGH}, index.scope)
+            where = {"namespace": index.namespace, "asked": index.asked, "enough": indexing.ENOUGH}
+            noted = self._database.fetch_in(conn, "note_index", where, index.scope)
+            self._database.fetch_in(conn, "forget_terms", where, index.scope)
+            self._database.fetch_in(conn, "note_terms", where, index.scope)
         return SearchIndex(**noted[0])
+
+    def _statements(self, table: str, index: SearchIndex) -> dict[str, str]:
+        return dict(indexing.create_statements(table, index, self._database.layout.vector_type))
 
     @property
     def _table(self) -> str:
         return indexing.quoted(self._database.db_schema, "memory")
-
-
-class Indexing:
-    """The part of a store that its owner calls to make indexes, and to drop them."""
-
-    _indexes: Indexes
-    _dimension: int | None
-
-    def create_index(self, namespace: Namespace, *, below: bool = False) -> bool:
-        """Make the indexes of a namespace now, and wait for them; with `below`, also of all those under it.
-
-        They stay until `drop_index`, whatever the size; others read and write meanwhile.
-
-        Returns: whether they are ready; False where another process is making them.
-
-        Raises:
-            ConfigurationError: the store has no vectors, or of more dimensions than pgvector indexes.
-            StoreError: this role does not own the tables, or the database failed.
-        """
-        check_namespace(namespace)
-        self._open()
-        dimension = indexing.indexable(self._dimension)
-        return bool(self._indexes.create(encode(namespace), dimension, below=below, asked=True))
-
-    def drop_index(self, namespace: Namespace, *, below: bool = False) -> bool:
-        """Drop the indexes of a namespace; whether there were any. Searches then read every row again."""
-        check_namespace(namespace)
-        self._open()
-        return self._indexes.drop(encode(namespace), below=below)
-
-    def _open(self) -> None:
-        raise NotImplementedError

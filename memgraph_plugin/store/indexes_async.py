@@ -16,9 +16,7 @@ from memgraph_plugin.store.background import AsyncBackground
 from memgraph_plugin.store.base import MAX_RESULTS
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.indexing import SearchIndex
-from memgraph_plugin.store.records import encode
-from memgraph_plugin.store.storable import check_namespace
-from memgraph_plugin.types import Namespace
+from memgraph_plugin.store.visibility import EVERYTHING
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +46,7 @@ class AsyncIndexes:
 
     async def _refresh(self) -> None:
         self._refreshed = time.monotonic()
-        self._known = indexing.known(await self._database.fetch("search_indexes", {}))
+        self._known = indexing.known(await self._database.fetch("search_indexes", {"namespace": EVERYTHING}))
 
     async def close(self) -> None:
         """Stop what is being built; what is half done is dropped by who builds it next."""
@@ -85,11 +83,14 @@ class AsyncIndexes:
             if conn is None:
                 return None
             tables = await self._tables(conn, wanted)
-            counted = await self._database.fetch_in(conn, "count_rows", {"most": MAX_RESULTS}, wanted.scope)
+            where = {"namespace": namespace}
+            counted = await self._database.fetch_in(
+                conn, "count_rows", {**where, "most": MAX_RESULTS}, wanted.scope
+            )
             memory = indexing.memory_needed(counted[0]["rows"], dimension)
             await conn.execute(f"SET maintenance_work_mem = '{memory}'".encode())
             for table in tables:
-                for name, statement in indexing.create_statements(table, wanted).items():
+                for name, statement in self._statements(table, wanted).items():
                     await self._create(conn, name, statement)
             made = await self._note(conn, wanted)
         self._known = {**self._known, (namespace, below): made}
@@ -108,8 +109,9 @@ class AsyncIndexes:
                     "Another process is making or dropping this index: try again when it is done."
                 )
             tables = await self._tables(conn, wanted)
-            found = await self._database.fetch_in(conn, "forget_index", {}, wanted.scope)
-            await self._database.fetch_in(conn, "forget_terms", {}, wanted.scope)
+            where = {"namespace": namespace}
+            found = await self._database.fetch_in(conn, "forget_index", where, wanted.scope)
+            await self._database.fetch_in(conn, "forget_terms", where, wanted.scope)
             for table in tables:
                 names = list(indexing.index_names(table, namespace, below=below).values())
                 for state in await self._states(conn, names):
@@ -122,7 +124,7 @@ class AsyncIndexes:
 
     def _keep_up(self, namespace: str, scope: str, dimension: int) -> None:
         """After a search: now and then, look whether what is known still holds."""
-        if self._closed or dimension > indexing.HNSW_MAX_DIMENSION:
+        if self._closed or dimension > indexing.HNSW_MAX_DIMENSION[self._database.layout.vector_type]:
             return
         if time.monotonic() - self._refreshed > indexing.REFRESHED:
             self._refreshed = time.monotonic()
@@ -149,8 +151,9 @@ class AsyncIndexes:
         key = (about.namespace, about.below)
         index = self._known.get(key)
         most = 2 * max(self._threshold or 0, index.rows if index else 0)
-        rows = (await self._database.fetch("count_rows", {"most": most}, about.scope))[0]["rows"]
-        needed = indexing.after_count(index, rows, self._threshold)
+        where = {"namespace": about.namespace, "most": most}
+        counted = await self._database.fetch("count_rows", where, about.scope)
+        needed = indexing.after_count(index, counted[0]["rows"], self._threshold)
         if needed == "create":
             await self._refresh()  # another process may have been there first
             if key not in self._known and len(self._known) < indexing.MOST:
@@ -204,43 +207,15 @@ class AsyncIndexes:
     async def _note(self, conn: AsyncConn, index: SearchIndex) -> SearchIndex:
         """What ranking has to know of the rows that are not read."""
         async with conn.transaction():
-            noted = await self._database.fetch_in(conn, "note_index", {"asked": index.asked}, index.scope)
-            await self._database.fetch_in(conn, "forget_terms", {}, index.scope)
-            await self._database.fetch_in(conn, "note_terms", {"enough": indexing.ENOUGH}, index.scope)
+            where = {"namespace": index.namespace, "asked": index.asked, "enough": indexing.ENOUGH}
+            noted = await self._database.fetch_in(conn, "note_index", where, index.scope)
+            await self._database.fetch_in(conn, "forget_terms", where, index.scope)
+            await self._database.fetch_in(conn, "note_terms", where, index.scope)
         return SearchIndex(**noted[0])
+
+    def _statements(self, table: str, index: SearchIndex) -> dict[str, str]:
+        return dict(indexing.create_statements(table, index, self._database.layout.vector_type))
 
     @property
     def _table(self) -> str:
         return indexing.quoted(self._database.db_schema, "memory")
-
-
-class AsyncIndexing:
-    """The part of a store that its owner calls to make indexes, and to drop them."""
-
-    _indexes: AsyncIndexes
-    _dimension: int | None
-
-    async def acreate_index(self, namespace: Namespace, *, below: bool = False) -> bool:
-        """Make the indexes of a namespace now, and wait for them; with `below`, also of all those under it.
-
-        They stay until `drop_index`, whatever the size; others read and write meanwhile.
-
-        Returns: whether they are ready; False where another process is making them.
-
-        Raises:
-            ConfigurationError: the store has no vectors, or of more dimensions than pgvector indexes.
-            StoreError: this role does not own the tables, or the database failed.
-        """
-        check_namespace(namespace)
-        await self._open()
-        dimension = indexing.indexable(self._dimension)
-        return bool(await self._indexes.create(encode(namespace), dimension, below=below, asked=True))
-
-    async def adrop_index(self, namespace: Namespace, *, below: bool = False) -> bool:
-        """Drop the indexes of a namespace; whether there were any. Searches then read every row again."""
-        check_namespace(namespace)
-        await self._open()
-        return await self._indexes.drop(encode(namespace), below=below)
-
-    async def _open(self) -> None:
-        raise NotImplementedError

@@ -15,6 +15,7 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.sql import Indexed, predicate
 
 THRESHOLD = 10_000
@@ -32,8 +33,8 @@ CANDIDATES = 400
 ENOUGH = 300
 """Rows that frequent words together may be expected to bring in; a word in no more rows than that is rare."""
 
-HNSW_MAX_DIMENSION = 4_000
-"""pgvector's limit for half precision."""
+HNSW_MAX_DIMENSION: Mapping[VectorType, int] = {"halfvec": 4_000, "vector": 2_000}
+"""pgvector's limits."""
 
 NEAREST = (200, 1_000)
 """Nearest rows that a search takes, to give no more than half of them; pgvector takes no more at once."""
@@ -85,16 +86,16 @@ def check_threshold(threshold: int | None) -> int | None:
     return threshold
 
 
-def indexable(dimension: int | None) -> int:
+def indexable(dimension: int | None, vector_type: VectorType) -> int:
     """
     Raises:
         ConfigurationError: there are no vectors, or no index holds them.
     """
     if dimension is None:
         raise ConfigurationError("A store that ranks by words alone has no vectors to index.")
-    if dimension > HNSW_MAX_DIMENSION:
+    if dimension > (most := HNSW_MAX_DIMENSION[vector_type]):
         raise ConfigurationError(
-            f"pgvector indexes at most {HNSW_MAX_DIMENSION:,} dimensions, these vectors have {dimension:,}."
+            f"pgvector indexes at most {most:,} dimensions of a {vector_type}; these have {dimension:,}."
         )
     return dimension
 
@@ -149,13 +150,15 @@ def index_names(table: str, namespace: str, *, below: bool) -> dict[str, str]:
     return {what: f"memory_{what}_{digest}" for what in ("words", "places", "vectors")}
 
 
-def create_statements(table: LiteralString, index: SearchIndex) -> dict[str, LiteralString]:
+def create_statements(
+    table: LiteralString, index: SearchIndex, vector_type: VectorType
+) -> dict[str, LiteralString]:
     """CREATE INDEX CONCURRENTLY by name. `table` is as the database names it, quoted where it has to be."""
     names = index_names(table, index.namespace, below=index.below)
     methods: dict[str, LiteralString] = {
         "words": "gin (terms)",
         "places": "btree (namespace, session, position)",
-        "vectors": "hnsw ((embedding::halfvec({dimension})) halfvec_cosine_ops)"
+        "vectors": "hnsw ((embedding::{type}({dimension})) {type}_cosine_ops)"
         " WITH (m = 16, ef_construction = 64)",
     }
     condition = predicate(index.namespace, below=index.below)
@@ -164,7 +167,7 @@ def create_statements(table: LiteralString, index: SearchIndex) -> dict[str, Lit
         .format(
             name=sql.Identifier(names[what]),
             table=sql.SQL(table),
-            method=sql.SQL(method).format(dimension=sql.Literal(index.dimension)),
+            method=sql.SQL(method).format(dimension=sql.Literal(index.dimension), type=sql.SQL(vector_type)),
             condition=sql.SQL(condition),
         )
         .as_string()
@@ -182,7 +185,7 @@ def quoted(schema: str, table: str) -> str:
 
 def memory_needed(rows: int, dimension: int) -> str:
     """`maintenance_work_mem` that holds the graph: without it, building takes several times as long."""
-    needed = rows * (2 * dimension + 500) * 1.2 / 2**20
+    needed = rows * (4 * dimension + 500) * 1.2 / 2**20
     return f"{min(max(round(needed), 64), 2_048)}MB"
 
 

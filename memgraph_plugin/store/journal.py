@@ -33,6 +33,8 @@ Vector: TypeAlias = Sequence[float]
 
 REJECTIONS = {
     "duplicate_key": "the batch already has an operation on this key",
+    "expired": "what it was before has expired since",
+    "invalid_interval": "it would end before it begins: valid_to must be later than valid_from",
     "key_exists": "there is a memory under this key",
     "not_found": "there is no memory under this key",
     "version_conflict": "the memory has changed since that version was read",
@@ -65,11 +67,44 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One new version. `row` is None where the memory is gone; `version` is the line for its history."""
+    """One new version. `row` is None where the memory is gone; `version` is the line for its history.
+
+    `expires_at`: when the history of a memory that is gone goes, too, because the memory was to expire then.
+    """
 
     version: MemoryVersion
     row: Row | None = None
     embedding: Vector | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A version as the log keeps it; language and ttl are None where it is gone, or older than their log."""
+
+    version: MemoryVersion
+    language: str | None = None
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undo:
+    """Take one version back, where nothing came after it.
+
+    `version` is its number, None where the log has it no longer; `undone` is what made it, and `past` the
+    memory before it, None where there was none.
+    """
+
+    key: str
+    version: int | None = None
+    undone: Literal["insert", "update", "delete"] = "insert"
+    past: Memory | None = None
+    language: str | None = None
+    ttl: float | None = None
+    reason: str = ""
+
+
+Step: TypeAlias = Operation | PutOp | Undo
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +115,7 @@ class Plan:
 
 def plan(
     batch: Batch,
-    operations: Iterable[Operation | PutOp],
+    operations: Iterable[Step],
     current: Mapping[str, Row],
     newest: Mapping[str, int],
 ) -> Plan:
@@ -97,28 +132,31 @@ def plan(
         receipt, change = _one(batch, operation, current, newest, seen)
         receipts.append(receipt)
         if change is not None:
+            if change.row is None:
+                change = replace(change, expires_at=current[change.version.key].memory.expires_at)
             changes.append(change)
         if receipt.key is not None:
             seen.add(receipt.key)
     return Plan(tuple(receipts), tuple(changes))
 
 
-def named_keys(operations: Iterable[Operation | PutOp]) -> list[str]:
+def named_keys(operations: Iterable[Step]) -> list[str]:
     """The keys that a batch names, whose rows `plan` must be shown."""
     return sorted({op.key for op in operations if not isinstance(op, NoOp) and op.key is not None})
 
 
-def texts_to_embed(operations: Iterable[Operation | PutOp], fields: Sequence[str] | None) -> list[str]:
+def texts_to_embed(operations: Sequence[Step], fields: Sequence[str] | None) -> list[str]:
     """The texts of a batch that have no vector yet, each once."""
-    texts = (
+    texts = [
         text_of_put(op, fields) if isinstance(op, PutOp) else op.text
         for op in operations
         if isinstance(op, PutOp) or (isinstance(op, Insert | Update) and op.embedding is None)
-    )
+    ]
+    texts += [op.past.text for op in operations if isinstance(op, Undo) and op.past]
     return list(dict.fromkeys(text for text in texts if text.strip()))
 
 
-def check_dimension(operations: Iterable[Operation | PutOp], dimension: int | None) -> None:
+def check_dimension(operations: Iterable[Step], dimension: int | None) -> None:
     """Refuse given vectors of another dimension than the store's."""
     for op in operations:
         if isinstance(op, Insert | Update) and op.embedding is not None:
@@ -132,7 +170,7 @@ def check_dimension(operations: Iterable[Operation | PutOp], dimension: int | No
 
 def _one(
     batch: Batch,
-    operation: Operation | PutOp,
+    operation: Step,
     current: Mapping[str, Row],
     newest: Mapping[str, int],
     seen: set[str],
@@ -141,18 +179,19 @@ def _one(
         return Receipt(operation="noop", status="unchanged", reason=operation.reason), None
     key = operation.key if operation.key is not None else str(uuid.uuid4())
     row = current.get(key)
-    if row and row.memory.expires_at is not None and row.memory.expires_at <= batch.now:
+    if row and expired(row.memory, batch.now):
         row = None
     version = max(newest.get(key, 0), row.memory.version if row else 0) + 1
     if isinstance(operation, PutOp):
         return _put(batch, operation, row, version)
+    if isinstance(operation, Undo):
+        return _undone(batch, operation, row, version)
     name = _NAMES[type(operation)]
     if code := _rejection(operation, row, repeated=key in seen):
-        there = row.memory.version if row else None
-        return Receipt(
-            operation=name, status="rejected", key=key, version=there, code=code, reason=REJECTIONS[code]
-        ), None
+        return _rejected(name, key, row, code), None
     written = _written(batch, key, operation, row, version)
+    if written and not _lasts(written.memory):
+        return _rejected(name, key, row, "invalid_interval"), None
     mode: UpdateMode | None = operation.mode if isinstance(operation, Update) else None
     change = _change(batch, key, version, name, written, operation.reason, operation.evidence, mode)
     if isinstance(operation, Insert | Update) and operation.embedding is not None:
@@ -179,6 +218,22 @@ def _rejection(operation: Insert | Update | Delete, row: Row | None, *, repeated
     return "version_conflict" if operation.version not in (None, row.memory.version) else None
 
 
+def _rejected(name: Literal["insert", "update", "delete"], key: str, row: Row | None, code: str) -> Receipt:
+    there = row.memory.version if row else None
+    return Receipt(
+        operation=name, status="rejected", key=key, version=there, code=code, reason=REJECTIONS[code]
+    )
+
+
+def _lasts(memory: Memory) -> bool:
+    return memory.valid_from is None or memory.valid_to is None or memory.valid_from < memory.valid_to
+
+
+def expired(memory: Memory, now: datetime) -> bool:
+    """Whether its time to live is up."""
+    return memory.expires_at is not None and memory.expires_at <= now
+
+
 def _written(
     batch: Batch, key: str, operation: Insert | Update | Delete, row: Row | None, version: int
 ) -> Row | None:
@@ -195,6 +250,7 @@ def _written(
             importance=operation.importance,
             source=operation.source,
             valid_from=operation.valid_from,
+            valid_to=operation.valid_to,
             created_at=batch.now,
             expires_at=operation.expires_at,
         )
@@ -209,6 +265,7 @@ def _written(
         value=_revised(old, operation),
         importance=old.importance if operation.importance is None else operation.importance,
         valid_from=since,
+        valid_to=operation.valid_to or (None if operation.mode == "supersede" else old.valid_to),
     )
     return _finished(batch, memory, version, row.language, row.ttl)
 
@@ -232,11 +289,43 @@ def _put(batch: Batch, op: PutOp, row: Row | None, version: int) -> tuple[Receip
         row.memory if row else Memory(namespace=batch.namespace, key=op.key, text="", created_at=batch.now)
     )
     expires_at = batch.now + timedelta(minutes=op.ttl) if op.ttl is not None else None
-    memory = replace(memory, text=text_of_put(op, batch.fields), value=op.value, expires_at=expires_at)
+    # A put says nothing of an end: what it puts in place of something that has ended can be found again.
+    memory = replace(
+        memory, text=text_of_put(op, batch.fields), value=op.value, expires_at=expires_at, valid_to=None
+    )
     written = _finished(batch, memory, version, row.language if row else batch.language, op.ttl)
     mode: UpdateMode | None = "correct" if row else None
     change = _change(batch, op.key, version, name, written, mode=mode)
     return Receipt(operation=name, status="applied", key=op.key, version=version), change
+
+
+def _undone(batch: Batch, op: Undo, row: Row | None, version: int) -> tuple[Receipt, Change | None]:
+    """The inverse of what made a version: a deletion, or the memory before it as a new version."""
+    name = _INVERSES[op.undone]
+    code = None
+    if op.version != version - 1:
+        code = "version_conflict"
+    elif row is None and op.undone != "delete":
+        code = "not_found"
+    elif name != "delete" and (op.past is None or expired(op.past, batch.now)):
+        code = "expired"
+    if code:
+        return _rejected(name, op.key, row, code), None
+    written = None
+    if op.past is not None:
+        language = op.language or (row.language if row else batch.language)
+        written = _finished(batch, op.past, version, language, op.ttl)
+    change = _change(batch, op.key, version, name, written, op.reason)
+    if op.past is not None:
+        change = replace(change, version=replace(change.version, restores=op.past.version))
+    return Receipt(operation=name, status="applied", key=op.key, version=version, reason=op.reason), change
+
+
+_INVERSES: Mapping[str, Literal["insert", "update", "delete"]] = {
+    "insert": "delete",
+    "update": "update",
+    "delete": "insert",
+}
 
 
 def _finished(batch: Batch, memory: Memory, version: int, language: str, ttl: float | None) -> Row:

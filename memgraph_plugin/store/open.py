@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
+from langchain_core.embeddings import Embeddings
+from langgraph.store.base import TTLConfig
+
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.store.postgres import PostgresMemoryStore
@@ -41,15 +44,24 @@ async def aopen_store(settings: Settings) -> AsyncIterator[AsyncPostgresMemorySt
 
 
 def _options(settings: Settings) -> dict[str, Any]:
-    embeddings = None
-    if settings.embeddings != "none":
-        embeddings = load_embeddings(settings.embeddings, base_url=settings.base_url)
+    ttl: TTLConfig = {
+        "default_ttl": settings.default_ttl,
+        "sweep_interval_minutes": settings.sweep_interval_minutes,  # type: ignore[typeddict-item] # fractions
+    }
     return {
-        "embeddings": embeddings,
+        "embeddings": embeddings(settings),
+        "ttl": ttl,
         "db_schema": settings.db_schema,
         "language": settings.language,
         "sealer": sealer(settings),
     }
+
+
+def embeddings(settings: Settings) -> Embeddings | None:
+    """The configured embedding model; None for "none"."""
+    if settings.embeddings == "none":
+        return None
+    return load_embeddings(settings.embeddings, base_url=settings.base_url)
 
 
 def sealer(settings: Settings) -> Sealer | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import Any, Self, TypedDict
 
 from langchain_core.embeddings import Embeddings
@@ -18,28 +19,38 @@ from langgraph.store.base import (
     SearchOp,
     TTLConfig,
 )
-from pgvector import HalfVector
 
-from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.async_only import AsyncOnly
-from memgraph_plugin.store.base import MAX_RESULTS, Ranking, SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.connection import pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
-from memgraph_plugin.store.indexes_async import AsyncIndexes, AsyncIndexing
+from memgraph_plugin.store.indexes_async import AsyncIndexes
 from memgraph_plugin.store.indexing import THRESHOLD
-from memgraph_plugin.store.journal import Batch, Plan, check_dimension, named_keys, plan, texts_to_embed
-from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
+from memgraph_plugin.store.journal import (
+    Batch,
+    Plan,
+    Step,
+    check_dimension,
+    named_keys,
+    plan,
+    texts_to_embed,
+)
+from memgraph_plugin.store.layout import VectorType
+from memgraph_plugin.store.past_async import AsyncPast
+from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
+from memgraph_plugin.store.searching_async import AsyncSearching
 from memgraph_plugin.store.storable import (
     check_batch,
-    check_key,
-    check_namespace,
     check_recall,
     storable_operations,
     storable_ops,
 )
-from memgraph_plugin.types import Hit, MemoryKind, MemoryVersion, Namespace, Operation, Receipts
+from memgraph_plugin.store.upkeep_async import AsyncUpkeep
+from memgraph_plugin.store.vectors import Model, fitting, refuse_other
+from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -53,7 +64,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
+class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -82,8 +93,6 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         database holds vectors of another model).
     """
 
-    supports_ttl = True
-
     def __init__(
         self,
         conninfo: str,
@@ -105,7 +114,7 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
-        self._dimension: int | None = None
+        self._model: Model | None = None
         self._ready = False
         self._opening = asyncio.Lock()
         if sealer is not None and self.embeddings is None:
@@ -126,11 +135,10 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
     ) -> AsyncIterator[Self]:
         """LangGraph's way to open a store, with its arguments; beside them, those of the class.
 
-        Writes always go by pipeline, in one transaction; of `pool_config`, `max_size` counts.
+        Writes always go by pipeline, in one transaction; of `pool_config`, see `connection.pool_options`.
         """
-        if pool_config and (max_size := pool_config.get("max_size")):
-            options["max_size"] = max_size
-        async with cls(conn_string, **options) as store:
+        conninfo, pooled = pool_options(conn_string, pool_config)
+        async with cls(conninfo, **{**pooled, **options}) as store:
             yield store
 
     async def __aenter__(self) -> Self:
@@ -140,14 +148,24 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def setup(self) -> list[int]:
-        """Create or migrate the tables; the numbers of the migrations that were applied."""
-        applied = await self._database.setup()
+    async def setup(
+        self, *, partitions: int | None = None, vector_type: VectorType | None = None
+    ) -> list[int]:
+        """Create or migrate the tables; the numbers of the migrations that were applied.
+
+        Where it creates them, it may divide them into `partitions` by hash of the namespace (2 to 1,024), and
+        store vectors in single precision ("vector"; by default "halfvec", in half the room). They stay so.
+
+        Raises:
+            ConfigurationError: the tables are there, and lie in another way.
+        """
+        applied = await self._database.setup(partitions, vector_type)
         await self._open()
         return applied
 
     async def aclose(self) -> None:
         """Give the connections back; the store cannot be used again."""
+        await self.stop_ttl_sweeper()
         await self._indexes.close()
         await self._database.close()
 
@@ -165,22 +183,12 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         operations = storable_operations(namespace, operations)
         check_batch(idempotency_key, actor, policy)
         await self._open()
-        check_dimension(operations, self._dimension)
+        check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
             return replayed
-        batch = Batch(
-            namespace=namespace,
-            language=self.language,
-            vectors=await self._embed(texts_to_embed(operations, None)),
-            idempotency_key=idempotency_key,
-            actor=actor,
-            policy=policy,
+        return await self._commit(
+            namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
         )
-
-        async def write(conn: AsyncConn) -> Receipts:
-            return await self._apply(conn, batch, operations)
-
-        return await self._database.transaction(write)
 
     async def arecall(
         self,
@@ -191,23 +199,18 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         kinds: Sequence[MemoryKind] | None = None,
         filter: Mapping[str, Any] | None = None,  # noqa: A002
         token_budget: int | None = None,
+        valid_at: datetime | None = None,
+        known_at: datetime | None = None,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
         limit = min(max(k, 0), MAX_RESULTS)
+        if valid_at is not None or known_at is not None:
+            hits = await self._recall_past(namespace, query, kinds, filter, valid_at, known_at)
+            return within_budget(hits[:limit], token_budget)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
         found = await self._search("exactly", namespace, query, filter, wanted, "hybrid")
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
-
-    async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:
-        check_namespace(namespace)
-        check_key(key, "key")
-        await self._open()
-        where = {"namespace": records.encode(namespace), "key": key}
-        found = await self._database.fetch("history", where)
-        if not found:
-            raise MemoryNotFound(f"There never was a memory {key!r} in this namespace.")
-        return records.versions_of(found)
 
     # LangGraph's operations.
 
@@ -255,34 +258,6 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
 
     # Under both.
 
-    async def _search(
-        self,
-        scope: str,
-        namespace: Namespace,
-        text: str,
-        filter: Mapping[str, Any] | None,  # noqa: A002
-        wanted: Mapping[str, Any],
-        ranking: Ranking,
-    ) -> list[Record]:
-        parameters = {
-            **wanted,
-            **records.filter_parameters(filter),
-            "namespace": records.encode(namespace),
-        }
-        if filter and self._sealer is not None:
-            raise ConfigurationError("A sealed store cannot filter: the database does not see the values.")
-        await self._open()
-        if not text.strip():
-            return await self._database.fetch("latest", parameters, scope)
-        vector = None
-        if self.embeddings is not None:
-            towards = unit(self._fitting(await self.embeddings.aembed_query(text)))
-            vector = None if towards is None else HalfVector(list(towards))
-        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS], "vector": vector}
-        by_vector = ranking == "vector" and vector is not None
-        name = "nearest" if by_vector else "recall"
-        return await self._indexes.search(name, parameters, scope, dimension=self._dimension)
-
     async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]
         if wanted and living:
@@ -294,9 +269,17 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         found = await self._database.fetch("replayed_batch", where)
         return records.receipts_of(found[0]) if found else None
 
-    async def _apply(
-        self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp]
-    ) -> Receipts:
+    async def _commit(self, namespace: Namespace, operations: Sequence[Step], **options: Any) -> Receipts:
+        """One batch, embedded, then applied in a transaction of its own."""
+        vectors = await self._embed(texts_to_embed(operations, None))
+        batch = Batch(namespace=namespace, language=self.language, vectors=vectors, **options)
+
+        async def write(conn: AsyncConn) -> Receipts:
+            return await self._apply(conn, batch, operations)
+
+        return await self._database.transaction(write)
+
+    async def _apply(self, conn: AsyncConn, batch: Batch, operations: Sequence[Step]) -> Receipts:
         """Everything that one batch changes, inside the caller's transaction."""
         keys = named_keys(operations)
         head = records.batch_parameters(batch, keys)
@@ -305,6 +288,8 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
             return records.receipts_of((await self._database.fetch_in(conn, "replayed_batch", head))[0])
         batch = records.opened(batch, opened[0])
         made = await self._plan(conn, batch, operations, keys)
+        if any(change.embedding is not None for change in made.changes):
+            refuse_other((opened[0]["model"], opened[0]["dimension"]), self._model or ("", 0))
         stored = sealed(self._sealer, head["namespace"], made)
         await self._write(conn, batch, stored)
         await self._database.fetch_in(
@@ -312,9 +297,7 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         )
         return Receipts(batch.id, made.receipts)
 
-    async def _plan(
-        self, conn: AsyncConn, batch: Batch, operations: Sequence[Operation | PutOp], keys: list[str]
-    ) -> Plan:
+    async def _plan(self, conn: AsyncConn, batch: Batch, operations: Sequence[Step], keys: list[str]) -> Plan:
         if not keys:
             return plan(batch, operations, {}, {})
         where = {"namespace": records.encode(batch.namespace), "keys": keys}
@@ -326,13 +309,14 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
     async def _write(self, conn: AsyncConn, batch: Batch, made: Plan) -> None:
         kept = [change for change in made.changes if change.row is not None]
         gone = [change.version.key for change in made.changes if change.row is None]
-        rows = [records.memory_row(change) for change in kept]
+        layout = self._database.layout
+        rows = [records.memory_row(change, layout) for change in kept]
         versions = [records.version_row(batch.namespace, change) for change in made.changes]
         if gone:
             where = {"namespace": records.encode(batch.namespace), "keys": gone}
             await self._database.fetch_in(conn, "delete_memories", where)
         if len(rows) >= COPIED_FROM and all(change.version.version == 1 for change in kept):
-            await self._database.copy_in(conn, "copy_memory", records.MEMORY_TYPES, rows)
+            await self._database.copy_in(conn, "copy_memory", records.memory_types(layout), rows)
             await self._database.copy_in(conn, "copy_version", records.VERSION_TYPES, versions)
         elif versions:
             await self._database.write_in(conn, "insert_memory", rows)
@@ -345,28 +329,25 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
         if self.embeddings is None or not texts:
             return {}
         vectors = await self.embeddings.aembed_documents(texts)
-        return {text: self._fitting(vector) for text, vector in zip(texts, vectors, strict=True)}
+        return {text: fitting(vector, self._model) for text, vector in zip(texts, vectors, strict=True)}
 
-    def _fitting(self, vector: list[float]) -> list[float]:
-        if len(vector) != self._dimension:
-            raise EmbeddingMismatch(
-                f"The store's vectors have {self._dimension} dimensions, this one has {len(vector)}."
-            )
-        return vector
+    async def _towards(self, query: str) -> Sequence[float] | None:
+        """The vector of a query, of length 1; None without a model, or where it points nowhere."""
+        if self.embeddings is None:
+            return None
+        return unit(fitting(await self.embeddings.aembed_query(query), self._model))
 
     async def _open(self) -> None:
         self._bind()
         if not self._ready:
             async with self._opening:
                 if not self._ready:
-                    self._dimension = (
-                        self._fit(await self._database.open(self.language)) or await self._first()
-                    )
+                    self._model = self._fit(await self._database.open(self.language)) or await self._first()
                     await self._indexes.open()
                     self._ready = True
 
-    async def _first(self) -> int | None:
-        """The dimension of this store's vectors, noted in a database that holds none."""
+    async def _first(self) -> Model | None:
+        """The model of this store, noted in a database that holds no vectors."""
         if self.embeddings is None:
             return None
         # Measured and not believed: a wrong one would be noted for good.
@@ -375,15 +356,8 @@ class AsyncPostgresMemoryStore(AsyncIndexing, AsyncOnly):
             raise EmbeddingMismatch(f"The model makes vectors of {made} dimensions, not {self._dims}.")
         return self._fit(await self._database.record_model(embedding_name(self.embeddings), made))
 
-    def _fit(self, theirs: tuple[str, int] | None) -> int | None:
-        """The dimension of the vectors in the database, if they can be compared with this store's."""
-        if theirs is None:
-            return None
-        if self.embeddings is not None:
-            name, dimension = embedding_name(self.embeddings), self._dims or theirs[1]
-            if theirs != (name, dimension):
-                raise EmbeddingMismatch(
-                    f"The database holds vectors of {theirs[0]} ({theirs[1]} dimensions); "
-                    f"this store was given {name} ({dimension})."
-                )
-        return theirs[1]
+    def _fit(self, theirs: Model | None) -> Model | None:
+        """The model whose vectors the database holds, if they can be compared with this store's."""
+        if theirs is not None and self.embeddings is not None:
+            refuse_other(theirs, (embedding_name(self.embeddings), self._dims or theirs[1]))
+        return theirs

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 import uuid
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any
 
 from langgraph.store.base import Item, ListNamespacesOp, SearchItem
-from pgvector import HalfVector
 from psycopg.types.json import Jsonb
 
 from memgraph_plugin.store.filters import to_jsonpath
-from memgraph_plugin.store.journal import Batch, Change, Row
+from memgraph_plugin.store.journal import Batch, Change, Line, Row
+from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.ranking import estimate_tokens, unit
-from memgraph_plugin.types import Hit, Memory, MemoryVersion, Namespace, Receipt, Receipts
+from memgraph_plugin.store.visibility import EVERYTHING
+from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, Receipts
 
 Record = Mapping[str, Any]
 
 SLOTS = 1_024
 
-MEMORY_TYPES = (
-    "text", "text", "text", "int4", "jsonb", "text", "text", "halfvec", "int4", "text", "int4", "float4",
-    "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "float8",
-)  # fmt: skip
-"""Column types of `copy_memory`; a binary copy must be told."""
-
 VERSION_TYPES = (
     "text", "text", "int4", "uuid", "text", "text", "text", "text[]", "text", "jsonb", "text", "text", "int4",
-    "float4", "text", "timestamptz", "timestamptz", "timestamptz",
+    "float4", "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "text", "float8", "int4",
 )  # fmt: skip
+"""Column types of `copy_version`; a binary copy must be told."""
 
 
 def encode(namespace: Namespace) -> str:
@@ -104,15 +101,19 @@ def _item(record: Record) -> dict[str, Any]:
     }
 
 
-def versions_of(found: Sequence[Record]) -> list[MemoryVersion]:
-    """The lines of one memory's history, oldest first."""
-    return [_version_of(record, found[0]["recorded_at"]) for record in found]
+def histories_of(found: Iterable[Record]) -> dict[str, list[Line]]:
+    """Versions by their keys, in the order in which they come."""
+    histories: dict[str, list[Line]] = {}
+    for record in found:
+        histories.setdefault(record["key"], []).append(_line_of(record))
+    return histories
 
 
-def _version_of(record: Record, created_at: datetime) -> MemoryVersion:
-    then = {"created_at": created_at, "updated_at": record["recorded_at"], "valid_to": None}
+def _line_of(record: Record) -> Line:
+    # Since when it is there, the timeline knows; mostly, this is its first version.
+    then = {"created_at": record["recorded_at"], "updated_at": record["recorded_at"]}
     gone = record["operation"] == "delete"
-    return MemoryVersion(
+    version = MemoryVersion(
         key=record["key"],
         version=record["version"],
         memory=None if gone else memory_of({**record, **then, "tokens": estimate_tokens(record["text"])}),
@@ -124,19 +125,39 @@ def _version_of(record: Record, created_at: datetime) -> MemoryVersion:
         evidence=tuple(record["evidence"]),
         batch_id=str(record["batch_id"]),
         recorded_at=_utc(record["recorded_at"]),
+        restores=record["restores"],
+    )
+    return Line(version, record["language"], record["ttl"])
+
+
+def logged_of(record: Record) -> LoggedBatch:
+    return LoggedBatch(
+        batch_id=str(record["batch_id"]),
+        receipts=receipts_of(record).receipts,
+        recorded_at=record["recorded_at"].astimezone(UTC),
+        actor=record["actor"],
+        policy=record["policy"],
     )
 
 
-def memory_row(change: Change) -> tuple[Any, ...]:
+def memory_types(layout: Layout) -> tuple[str, ...]:
+    """Column types of `copy_memory`."""
+    return (
+        "text", "text", "text", "int4", "jsonb", "text", "text", layout.vector_type, "int4", "text", "int4",
+        "float4", "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "float8",
+    )  # fmt: skip
+
+
+def memory_row(change: Change, layout: Layout) -> tuple[Any, ...]:
     """The parameters of `insert_memory`, in its order."""
     assert change.row is not None  # noqa: S101 - callers write only what is left
     m = change.row.memory
     vector = None if change.embedding is None else unit(change.embedding)
-    embedding = None if vector is None else HalfVector(list(vector))
+    embedding = None if vector is None else layout.vector(vector)
     return (
         encode(m.namespace), m.key, m.kind, m.version, Jsonb(m.value), m.text, change.row.language, embedding,
-        m.tokens, m.session, m.position, m.importance, m.source, m.valid_from, m.created_at, m.updated_at,
-        m.expires_at, change.row.ttl,
+        m.tokens, m.session, m.position, m.importance, m.source, m.valid_from, m.valid_to, m.created_at,
+        m.updated_at, m.expires_at, change.row.ttl,
     )  # fmt: skip
 
 
@@ -147,11 +168,11 @@ def version_row(namespace: Namespace, change: Change) -> tuple[Any, ...]:
         encode(namespace), v.key, v.version, uuid.UUID(v.batch_id), v.operation, v.mode, v.reason,
         list(v.evidence),
     )  # fmt: skip
-    if m is None:
-        return (*head, *[None] * 9, v.recorded_at)
+    if m is None or change.row is None:
+        return (*head, *[None] * 8, change.expires_at, v.recorded_at, None, None, None, None)
     return (
         *head, m.kind, Jsonb(m.value), m.text, m.session, m.position, m.importance, m.source, m.valid_from,
-        m.expires_at, v.recorded_at,
+        m.expires_at, v.recorded_at, m.valid_to, change.row.language, change.row.ttl, v.restores,
     )  # fmt: skip
 
 
@@ -191,7 +212,10 @@ def namespace_parameters(op: ListNamespacesOp) -> dict[str, Any]:
         {"suffix": c.match_type == "suffix", "depth": len(c.path), "path": list(c.path)}
         for c in op.match_conditions or ()
     ]
+    prefixes = (c.path for c in op.match_conditions or () if c.match_type == "prefix")
+    literal = (".".join(takewhile(lambda label: label != "*", path)) for path in prefixes)
     return {
+        "namespace": max(literal, key=len, default="") or EVERYTHING,
         "conditions": Jsonb(conditions),
         "max_depth": op.max_depth,
         "limit": op.limit,

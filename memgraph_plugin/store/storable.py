@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import MAXYEAR, datetime
 from typing import Any
 
 from langgraph.store.base import (
@@ -73,9 +74,8 @@ def _storable_operation(operation: Operation, place: str) -> Operation:
         raise InvalidValue(f"{place}.importance is not a finite number, or out of range.")
     if not abs(getattr(operation, "position", None) or 0) <= MAX_POSITION:
         raise InvalidValue(f"{place}.position is out of range: at most {MAX_POSITION:,}.")
-    for name in ("valid_from", "expires_at"):
-        if (moment := getattr(operation, name, None)) is not None and moment.tzinfo is None:
-            raise InvalidValue(f"{place}.{name} has no time zone.")
+    for name in ("valid_from", "valid_to", "expires_at"):
+        check_moments(**{f"{place}.{name}": getattr(operation, name, None)})
     embedding = getattr(operation, "embedding", None)
     if embedding is not None and not all(map(math.isfinite, embedding)):
         raise InvalidValue(f"{place}.embedding has numbers that are not finite.")
@@ -96,6 +96,8 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
         if not isinstance(op, GetOp | PutOp | SearchOp | ListNamespacesOp):
             raise ValueError(f"Unknown operation: {type(op).__name__}")
         validate_op_namespace(op)
+        for label in _labels(op):
+            check_text(label, f"ops[{i}]: namespace")
         if isinstance(op, SearchOp | ListNamespacesOp) and min(op.limit, op.offset) < 0:
             raise ValueError("limit and offset cannot be negative.")
         if isinstance(op, ListNamespacesOp) and op.max_depth is not None and op.max_depth < 1:
@@ -118,6 +120,12 @@ def storable_ops(ops: Iterable[Op]) -> list[Op]:
     return checked
 
 
+def _labels(op: GetOp | PutOp | SearchOp | ListNamespacesOp) -> Iterable[str]:
+    if isinstance(op, ListNamespacesOp):
+        return (label for condition in op.match_conditions or () for label in condition.path)
+    return op.namespace_prefix if isinstance(op, SearchOp) else op.namespace
+
+
 def check_namespace(namespace: Namespace) -> None:
     """Refuse a namespace that names nobody: empty, or with a label that is empty, dotted or not storable."""
     if not isinstance(namespace, tuple) or not namespace:
@@ -126,6 +134,12 @@ def check_namespace(namespace: Namespace) -> None:
     for label in namespace:
         check_text(label, "namespace")
     _check_size(".".join(namespace), "namespace")
+
+
+def check_prefix(prefix: Namespace) -> None:
+    """`check_namespace` where the empty tuple means everything."""
+    if prefix != ():
+        check_namespace(prefix)
 
 
 def check_text(text: object, place: str) -> None:
@@ -159,14 +173,32 @@ def check_batch(idempotency_key: str | None, actor: str, policy: str) -> None:
     check_text(policy, "policy")
 
 
-def check_recall(namespace: Namespace, query: str, kinds: Iterable[str] | None) -> None:
-    """The arguments of `recall`."""
-    check_namespace(namespace)
-    check_text(query, "query")
+def check_moments(**moments: datetime | None) -> None:
+    """Refuse times, given by their names, that have no zone, or that a database could not give back."""
+    for place, moment in moments.items():
+        if moment is None:
+            continue
+        if not isinstance(moment, datetime):
+            raise InvalidValue(f"{place} is a {type(moment).__name__}; it must be a datetime.")
+        if moment.utcoffset() is None:
+            raise InvalidValue(f"{place} has no time zone.")
+        # A database answers in its own zone, which must not lead out of the calendar.
+        if not 1 < moment.year < MAXYEAR:
+            raise InvalidValue(f"{place} is in the year {moment.year}; leave it out where there is no bound.")
+
+
+def check_kinds(kinds: Iterable[str] | None) -> None:
     if isinstance(kinds, str):
         raise InvalidValue("kinds is a text; it must be a sequence of texts.")
     for kind in kinds or ():
         check_text(kind, "kinds")
+
+
+def check_recall(namespace: Namespace, query: str, kinds: Iterable[str] | None) -> None:
+    """The arguments of `recall`."""
+    check_namespace(namespace)
+    check_text(query, "query")
+    check_kinds(kinds)
 
 
 def storable(value: Any, place: str = "value") -> dict[str, Any]:

@@ -3,9 +3,10 @@
     class TestMyStore(StoreContract):
         @pytest.fixture
         async def store(self):
-            yield MyStore(embeddings=HashingEmbeddings())
+            yield MyStore(embeddings=HashingEmbeddings(), ttl=TTL)
 
-Each test gets an empty store with `HashingEmbeddings()`; pytest-asyncio runs in its mode "auto".
+Each test gets an empty store with `HashingEmbeddings()` and `conformance.TTL`; pytest-asyncio runs in its
+mode "auto".
 """
 
 # ruff: noqa: S101
@@ -13,6 +14,7 @@ Each test gets an empty store with `HashingEmbeddings()`; pytest-asyncio runs in
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 
@@ -20,17 +22,19 @@ from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.testing.langgraph_contract import LangGraphContract
 from memgraph_plugin.testing.operations_contract import OperationsContract
 from memgraph_plugin.testing.recall_contract import RecallContract
+from memgraph_plugin.testing.time_contract import TimeContract
+from memgraph_plugin.testing.undo_contract import UndoContract
 from memgraph_plugin.types import Insert, Update
 
 ADA = ("acme", "ada")
 
 
-class StoreContract(LangGraphContract, OperationsContract, RecallContract):
+class StoreContract(LangGraphContract, OperationsContract, RecallContract, TimeContract, UndoContract):
     """Everything that a `MemoryStore` promises. `has_sync` is False for a store with async methods alone."""
 
     has_sync = True
 
-    async def test_sync_methods_do_what_the_async_ones_do(self, store: MemoryStore) -> None:
+    async def test_sync_operations_do_what_the_async_ones_do(self, store: MemoryStore) -> None:
         if not self.has_sync:
             pytest.skip("the store is async")
 
@@ -41,14 +45,19 @@ class StoreContract(LangGraphContract, OperationsContract, RecallContract):
             store.apply(ADA, [Update(key="k", text="owns two borzois")])
             assert store.recall(ADA, "borzoi")[0].memory.text == "owns two borzois"
             assert [line.version for line in store.history(ADA, "k")] == [1, 2]
+            assert {memory.key for memory in store.as_of(ADA)} == {"k", "put"}
+            store.undo(ADA, store.log(ADA, limit=1)[0].batch_id)
+            assert store.recall(ADA, "", valid_at=datetime.now(UTC))[0].memory.text == "owns a borzoi"
             assert store.search(ADA, query="tea")[0].key == "put"
             store.delete(ADA, "put")
             assert store.get(ADA, "put") is None
             assert store.list_namespaces() == [ADA]
+            assert store.count(ADA) == 1
+            assert store.delete_namespace(ADA) == 1
 
         await asyncio.to_thread(work)
 
-    async def test_threads_may_share_a_store(self, store: MemoryStore) -> None:
+    async def test_threads_may_apply_and_recall(self, store: MemoryStore) -> None:
         if not self.has_sync:
             pytest.skip("the store is async")
 

@@ -11,6 +11,7 @@ from typing import LiteralString, NamedTuple
 from psycopg import sql
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.store.layout import Layout
 
 _HERE = files(__package__)
 
@@ -27,9 +28,11 @@ def _files(folder: Traversable) -> list[Traversable]:
 _QUERIES = {
     name: statement
     for file in _files(_HERE)
-    if file.name != "schema.sql"
+    if file.name not in ("schema.sql", "pieces.sql")
     for name, statement in _named(file.read_text()).items()
 }
+# Without comments, which would end up in the middle of a line.
+_PIECES = _named(re.sub(r"^-- (?!name:).*\n", "", (_HERE / "pieces.sql").read_text(), flags=re.MULTILINE))
 SCHEMA = (_HERE / "schema.sql").read_text()
 MIGRATIONS = {int(file.name[:4]): file.read_text() for file in _files(_HERE / "migrations")}
 
@@ -47,23 +50,41 @@ class Indexed(NamedTuple):
 
 
 @cache
-def query(name: str, schema: str, scope: str | Indexed = "exactly") -> LiteralString:
-    """The statement of that name, for one schema and one scope of namespaces."""
+def query(
+    name: str,
+    schema: str,
+    scope: str | Indexed = "exactly",
+    layout: Layout = Layout(),  # noqa: B008
+) -> LiteralString:
+    """The statement of that name, for one schema, one scope of namespaces and one layout of the tables."""
     if "%" in schema:
         raise ConfigurationError(f"A schema name cannot have a '%': {schema!r}")
+    known = {
+        "schema": sql.Identifier(schema),
+        "vector_type": sql.SQL(layout.vector_type),
+        **_scope(scope),
+    }
+    rows = "part_" if layout.partitions else ""
+    pieces = {"vector": "query_vector", "row": f"{rows}row", "that_row": f"that_{rows}row"}
+    pieces |= {piece: piece for piece in ("said", "visible", "breadth", "fusion")}
+    for piece, text in pieces.items():
+        known[piece] = sql.SQL(_PIECES[text]).format(**known)
+    return sql.SQL(_QUERIES[name]).format(**known).as_string()
+
+
+def _scope(scope: str | Indexed) -> dict[str, sql.Composable]:
     if isinstance(scope, str):
-        parts: dict[str, sql.Composable] = {"scope": sql.SQL(_QUERIES[scope])}
-    else:
-        parts = {
-            "namespace": sql.SQL(_literal(scope.namespace).replace("%", "%%")),
-            "below": sql.Literal(scope.below),
-            "dimension": sql.Literal(scope.dimension),
-        }
-        covered = "indexed_prefix" if scope.below else "indexed_exactly"
-        parts["scope"] = sql.SQL(_QUERIES[covered]).format(**parts)
-        parts["rest"] = sql.SQL(_QUERIES["indexed_rest" if scope.rest else "nowhere"]).format(**parts)
-    parts |= {part: sql.SQL(_QUERIES[part]) for part in ("visible", "breadth", "fusion")}
-    return sql.SQL(_QUERIES[name]).format(schema=sql.Identifier(schema), **parts).as_string()
+        return {"scope": sql.SQL(_QUERIES[scope])}
+    named: dict[str, sql.Composable] = {
+        "namespace": sql.SQL(_literal(scope.namespace).replace("%", "%%")),
+        "below": sql.Literal(scope.below),
+        "dimension": sql.Literal(scope.dimension),
+    }
+    conditions = {
+        "scope": "indexed_prefix" if scope.below else "indexed_exactly",
+        "rest": "indexed_rest" if scope.rest else "nowhere",
+    }
+    return named | {part: sql.SQL(_QUERIES[name]).format(**named) for part, name in conditions.items()}
 
 
 def predicate(namespace: str, *, below: bool) -> LiteralString:

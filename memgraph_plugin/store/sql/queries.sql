@@ -12,18 +12,17 @@ true
 
 -- name: recall
 -- BM25 and cosine of every row in scope, as z-scores, summed; the best lift their neighbours. One round trip.
--- Rows are told apart by ctid, which is unique as long as the table is not partitioned.
 WITH query AS MATERIALIZED (
     SELECT ordinal, ('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''')::tsquery AS term
     FROM unnest(tsvector_to_array({schema}.search_vector(%(language)s, %(query)s)))
         WITH ORDINALITY AS lexemes (lexeme, ordinal)
 ), rows AS MATERIALIZED (
-    SELECT memory.ctid AS id, position, terms, length(terms)::float8 AS length,
+    SELECT {row} AS id, position, terms, length(terms)::float8 AS length,
         CASE WHEN session IS NOT NULL THEN hashtextextended(session, hashtext(namespace)) END AS session,
-        1 - (embedding <=> %(vector)b::halfvec) AS cosine
+        1 - (embedding <=> {vector}) AS cosine
     FROM {schema}.memory
     WHERE {scope} AND (text <> '' OR embedding IS NOT NULL) -- a sealed memory has no text
-        AND (expires_at IS NULL OR expires_at > now())
+        AND (expires_at IS NULL OR expires_at > now()) AND (valid_to IS NULL OR valid_to > now())
         AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
         AND (%(path)s::jsonpath IS NULL OR jsonb_path_exists(value, %(path)s, %(vars)s, true))
 ), seen AS MATERIALIZED (
@@ -72,7 +71,7 @@ WITH query AS MATERIALIZED (
 )
 SELECT namespace, key, kind, version, value, text, tokens, session, position, importance, source,
     valid_from, valid_to, created_at, updated_at, expires_at, score, cosine, bm25
-FROM top JOIN {schema}.memory ON memory.ctid = top.id
+FROM top JOIN {schema}.memory ON {that_row}
 ORDER BY score DESC, key LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: latest
@@ -81,7 +80,7 @@ SELECT namespace, key, kind, version, value, text, tokens, session, position, im
     valid_from, valid_to, created_at, updated_at, expires_at
 FROM {schema}.memory
 WHERE {scope}
-    AND (expires_at IS NULL OR expires_at > now())
+    AND (expires_at IS NULL OR expires_at > now()) AND (valid_to IS NULL OR valid_to > now())
     AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
     AND (%(path)s::jsonpath IS NULL OR jsonb_path_exists(value, %(path)s, %(vars)s, true))
 ORDER BY updated_at DESC, namespace, key LIMIT %(limit)s OFFSET %(offset)s
@@ -108,12 +107,13 @@ WHERE NOT EXISTS (
 ORDER BY namespace LIMIT %(limit)s OFFSET %(offset)s
 
 -- name: history
--- Every version of one memory, oldest first.
+-- Every version of some memories, each memory's oldest first.
 SELECT v.namespace, v.key, v.version, v.batch_id, v.operation, v.mode, v.reason, v.evidence, v.kind, v.value, v.text,
-    v.session, v.position, v.importance, v.source, v.valid_from, v.expires_at, v.recorded_at, b.actor, b.policy
+    v.session, v.position, v.importance, v.source, v.valid_from, v.valid_to, v.expires_at, v.language, v.ttl, v.restores,
+    v.recorded_at, b.actor, b.policy
 FROM {schema}.memory_version AS v JOIN {schema}.operation_batch AS b USING (namespace, batch_id)
-WHERE v.namespace = %(namespace)s AND v.key = %(key)s
-ORDER BY v.version
+WHERE v.namespace = %(namespace)s AND v.key = ANY(%(keys)s)
+ORDER BY v.key, v.version
 
 -- name: open_batch
 -- Wait for the batches before this one, and claim an idempotency key; no row comes back where it was claimed before.
@@ -126,7 +126,8 @@ SELECT %(namespace)s::text, %(batch_id)s::uuid, %(idempotency_key)s::text, %(act
     %(receipts)s::jsonb, clock_timestamp()
 FROM turn
 ON CONFLICT (namespace, idempotency_key) DO NOTHING
-RETURNING recorded_at
+RETURNING recorded_at, (SELECT name FROM {schema}.embedding_model) AS model,
+    (SELECT dimension FROM {schema}.embedding_model) AS dimension
 
 -- name: close_batch
 UPDATE {schema}.operation_batch SET receipts = %(receipts)s WHERE namespace = %(namespace)s AND batch_id = %(batch_id)s
@@ -149,26 +150,26 @@ WHERE namespace = %(namespace)s AND key = ANY(%(keys)s) GROUP BY key
 
 -- name: insert_memory
 INSERT INTO {schema}.memory (namespace, key, kind, version, value, text, language, embedding, tokens, session, position,
-    importance, source, valid_from, created_at, updated_at, expires_at, ttl)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %b, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    importance, source, valid_from, valid_to, created_at, updated_at, expires_at, ttl)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %b, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 ON CONFLICT (namespace, key) DO UPDATE SET kind = excluded.kind, version = excluded.version, value = excluded.value,
     text = excluded.text, language = excluded.language, embedding = excluded.embedding, tokens = excluded.tokens,
     session = excluded.session, position = excluded.position, importance = excluded.importance, source = excluded.source,
-    valid_from = excluded.valid_from, created_at = excluded.created_at, updated_at = excluded.updated_at,
+    valid_from = excluded.valid_from, valid_to = excluded.valid_to, created_at = excluded.created_at, updated_at = excluded.updated_at,
     expires_at = excluded.expires_at, ttl = excluded.ttl
 
 -- name: copy_memory
 COPY {schema}.memory (namespace, key, kind, version, value, text, language, embedding, tokens, session, position,
-    importance, source, valid_from, created_at, updated_at, expires_at, ttl) FROM STDIN (FORMAT BINARY)
+    importance, source, valid_from, valid_to, created_at, updated_at, expires_at, ttl) FROM STDIN (FORMAT BINARY)
 
 -- name: insert_version
 INSERT INTO {schema}.memory_version (namespace, key, version, batch_id, operation, mode, reason, evidence, kind, value, text,
-    session, position, importance, source, valid_from, expires_at, recorded_at)
-VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+    session, position, importance, source, valid_from, expires_at, recorded_at, valid_to, language, ttl, restores)
+VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 
 -- name: copy_version
 COPY {schema}.memory_version (namespace, key, version, batch_id, operation, mode, reason, evidence, kind, value, text,
-    session, position, importance, source, valid_from, expires_at, recorded_at) FROM STDIN (FORMAT BINARY)
+    session, position, importance, source, valid_from, expires_at, recorded_at, valid_to, language, ttl, restores) FROM STDIN (FORMAT BINARY)
 
 -- name: delete_memories
 DELETE FROM {schema}.memory WHERE namespace = %(namespace)s AND key = ANY(%(keys)s)
@@ -194,3 +195,10 @@ SELECT max(number) FROM {schema}.migration
 
 -- name: languages
 SELECT cfgname::text FROM pg_ts_config
+
+-- name: layout
+-- How the tables lie on disk, as the catalog has it.
+SELECT typname AS vector_type, (SELECT count(*) FROM pg_inherits WHERE inhparent = memory.oid)::integer AS partitions
+FROM pg_class AS memory JOIN pg_namespace ON pg_namespace.oid = relnamespace
+    JOIN pg_attribute ON attrelid = memory.oid AND attname = 'embedding' JOIN pg_type ON pg_type.oid = atttypid
+WHERE nspname = %(schema)s AND relname = 'memory'

@@ -1,5 +1,6 @@
 -- The schema as it stands: what a new database gets. Every key begins with the namespace.
 -- Migrations of older databases are in migrations/; together they arrive at exactly this.
+-- store/layout.py makes other layouts of it: hash partitions, vector in place of halfvec.
 
 CREATE TABLE migration (
     number integer PRIMARY KEY,
@@ -10,8 +11,20 @@ CREATE TABLE migration (
 CREATE TABLE embedding_model (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     name text NOT NULL,
-    dimension integer NOT NULL CHECK (dimension > 0)
+    dimension integer NOT NULL CHECK (dimension > 0),
+    next_name text, -- the model that is to follow, while its vectors are made
+    next_dimension integer
 );
+
+-- What a statement calls that was given a vector of another model. "MGP01" is known in store/connection.py.
+CREATE FUNCTION refuse_model(held text, held_dimension integer, given text, given_dimension integer) RETURNS text
+LANGUAGE plpgsql STABLE
+AS $$
+BEGIN
+    RAISE EXCEPTION 'The database holds vectors of % (% dimensions); this store was given % (%).',
+        held, held_dimension, given, given_dimension USING ERRCODE = 'MGP01';
+END
+$$;
 
 -- Runs of Chinese, Japanese and Korean letters as overlapping pairs, since nothing marks their words.
 CREATE FUNCTION bigrams(body text) RETURNS text
@@ -70,11 +83,22 @@ CREATE TABLE memory (
     expires_at timestamptz,
     ttl double precision, -- minutes
     PRIMARY KEY (namespace, key)
-);
+) /* or partitioned */;
 
 -- Inline wherever a row allows it: exact search reads them all; value and text make room first.
 ALTER TABLE memory ALTER COLUMN embedding SET STORAGE MAIN;
 ALTER TABLE memory ALTER COLUMN terms SET STORAGE MAIN;
+
+-- Vectors of the model that is to follow. A memory that is gone takes its own along.
+CREATE TABLE embedding_next (
+    namespace text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    version integer NOT NULL, -- of the memory that was embedded
+    embedding halfvec,
+    PRIMARY KEY (namespace, key),
+    FOREIGN KEY (namespace, key) REFERENCES memory ON DELETE CASCADE
+);
+ALTER TABLE embedding_next ALTER COLUMN embedding SET STORAGE MAIN;
 
 -- One call of apply: who decided, by what policy, and what became of each operation (refusals and no-ops too).
 CREATE TABLE operation_batch (
@@ -87,7 +111,7 @@ CREATE TABLE operation_batch (
     recorded_at timestamptz NOT NULL,
     PRIMARY KEY (namespace, batch_id),
     UNIQUE (namespace, idempotency_key)
-);
+) /* or partitioned */;
 
 -- Every version of every memory, with the operation that made it and why. Only ever appended to.
 -- A deleted memory's last version has no value.
@@ -110,8 +134,64 @@ CREATE TABLE memory_version (
     valid_from timestamptz,
     expires_at timestamptz,
     recorded_at timestamptz NOT NULL,
+    valid_to timestamptz,
+    language text,
+    ttl double precision, -- minutes
+    restores integer, -- the version that an undo went back to
     PRIMARY KEY (namespace, key, version)
-);
+) /* or partitioned */;
+
+-- The planner's statistics hold samples of what is in a column, and outlive the rows: none of what people said.
+ALTER TABLE memory
+    ALTER COLUMN key SET STATISTICS 0, ALTER COLUMN value SET STATISTICS 0, ALTER COLUMN text SET STATISTICS 0,
+    ALTER COLUMN terms SET STATISTICS 0, ALTER COLUMN embedding SET STATISTICS 0,
+    ALTER COLUMN session SET STATISTICS 0, ALTER COLUMN source SET STATISTICS 0;
+ALTER TABLE memory_version
+    ALTER COLUMN key SET STATISTICS 0, ALTER COLUMN value SET STATISTICS 0, ALTER COLUMN text SET STATISTICS 0,
+    ALTER COLUMN reason SET STATISTICS 0, ALTER COLUMN evidence SET STATISTICS 0,
+    ALTER COLUMN session SET STATISTICS 0, ALTER COLUMN source SET STATISTICS 0;
+ALTER TABLE operation_batch
+    ALTER COLUMN receipts SET STATISTICS 0, ALTER COLUMN idempotency_key SET STATISTICS 0,
+    ALTER COLUMN actor SET STATISTICS 0;
+ALTER TABLE embedding_next
+    ALTER COLUMN key SET STATISTICS 0, ALTER COLUMN embedding SET STATISTICS 0;
+
+-- What sweeping looks for: memories that have expired, and deleted ones whose history was meant to expire.
+CREATE INDEX memory_expires_at ON memory (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX memory_version_expires_at ON memory_version (expires_at)
+    WHERE operation = 'delete' AND expires_at IS NOT NULL;
+
+-- Row-level security. A session sees what memgraph_plugin.scope names: a namespace and those below it, '.' for all
+-- of them (no namespace is called that), and nothing where it is not set. Every table with a namespace is guarded.
+CREATE FUNCTION guard(guarded regclass) RETURNS void
+LANGUAGE plpgsql AS $$
+DECLARE
+    -- Read once a statement, and not once a row.
+    scope CONSTANT text := $scope$(SELECT nullif(current_setting('memgraph_plugin.scope', true), ''))$scope$;
+    cap record;
+BEGIN
+    EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', guarded);
+    -- CASE, since the planner would take the condition for one more that few rows meet, and join them one by one.
+    EXECUTE format($policy$CREATE POLICY scope ON %1$s USING (CASE WHEN
+        namespace = %2$s OR (namespace > %2$s || '.' AND namespace < %2$s || '/') OR %2$s = '.'
+        THEN true ELSE false END)$policy$, guarded, scope);
+    -- Roles that are bound to a tenant are so on every table, whichever came first.
+    FOR cap IN
+        SELECT DISTINCT polname, rolname, pg_get_expr(polqual, polrelid) AS condition
+        FROM pg_policy JOIN pg_class c ON c.oid = polrelid JOIN pg_roles r ON r.oid = ANY(polroles)
+        WHERE NOT polpermissive AND polrelid <> guarded
+            AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = guarded)
+    LOOP
+        EXECUTE format('CREATE POLICY %I ON %s AS RESTRICTIVE TO %I USING (%s)',
+            cap.polname, guarded, cap.rolname, cap.condition);
+    END LOOP;
+END
+$$;
+
+SELECT guard('memory');
+SELECT guard('memory_version');
+SELECT guard('operation_batch');
+SELECT guard('embedding_next');
 
 -- Namespaces that have an index of their own, and what ranking needs to know of the rows that are not read.
 -- `below`: with the namespaces below it. A row here means that the index is ready.
@@ -138,3 +218,10 @@ CREATE TABLE search_term (
     square double precision NOT NULL,
     PRIMARY KEY (namespace, below, term)
 );
+
+-- As of the other tables, the planner keeps no samples of what people said.
+ALTER TABLE search_index ALTER COLUMN sample_keys SET STATISTICS 0;
+ALTER TABLE search_term ALTER COLUMN term SET STATISTICS 0;
+
+SELECT guard('search_index');
+SELECT guard('search_term');

@@ -15,34 +15,10 @@ namespace > {namespace} || '.' AND namespace < {namespace} || '/'
 -- name: nowhere
 false
 
--- name: visible
-(expires_at IS NULL OR expires_at > now())
-        AND (%(kinds)s::text[] IS NULL OR kind = ANY(%(kinds)s))
-        AND (%(path)s::jsonpath IS NULL OR jsonb_path_exists(value, %(path)s, %(vars)s, true))
-
--- name: breadth
--- For this transaction; `breadth IS NOT NULL` in a lateral subquery makes the planner set them before it scans.
-SELECT set_config('hnsw.ef_search', %(breadth)s::text, true) AS breadth,
-        set_config('hnsw.iterative_scan', 'relaxed_order', true)
-
--- name: fusion
--- BM25 of a row whose `terms` are at hand (k1 = 1.2, b = 0.75), and the sum of the z-scores; as in `recall`.
-CROSS JOIN LATERAL (
-        SELECT sum(idf * tf * 2.2::float8 / (tf + 0.3::float8 + 0.9::float8 * length(terms) / mean_length)) AS bm25
-        FROM (
-            SELECT idf, round(1 / (1.6449340668482264::float8
-                * (1::float8 - ts_rank(ARRAY[1, 1, 1, 1]::real[], terms, term))) - 0.5::float8) AS tf
-            FROM weight WHERE terms @@ term
-        ) AS matched
-    ) AS words CROSS JOIN LATERAL (
-        SELECT coalesce((cosine - cosine_mean) * cosine_scale, 0)
-            + coalesce((coalesce(bm25, 0) - bm25_mean) * bm25_scale, 0) AS z
-    ) AS summed
-
 -- name: nearest
 -- Rows in scope by cosine alone. The score is an expression that no index of distances has: every row is read.
 SELECT namespace, key, value, created_at, updated_at, expires_at,
-    1 - (embedding <=> %(vector)b::halfvec) AS score
+    1 - (embedding <=> {vector}) AS score
 FROM {schema}.memory
 WHERE {scope} AND embedding IS NOT NULL AND {visible}
 ORDER BY score DESC, namespace, key LIMIT %(limit)s OFFSET %(offset)s
@@ -54,15 +30,15 @@ WITH settings AS MATERIALIZED (
     {breadth}
 ), near AS MATERIALIZED (
     SELECT nearest.* FROM settings CROSS JOIN LATERAL (
-        SELECT namespace, key, 1 - (embedding <=> %(vector)b::halfvec) AS score
+        SELECT namespace, key, 1 - (embedding <=> {vector}) AS score
         FROM {schema}.memory
         WHERE breadth IS NOT NULL AND {scope} AND {visible}
-        ORDER BY embedding::halfvec({dimension}) <=> %(vector)b::halfvec LIMIT %(breadth)s
+        ORDER BY embedding::{vector_type}({dimension}) <=> {vector} LIMIT %(breadth)s
     ) AS nearest
 ), top AS (
     SELECT * FROM near
     UNION ALL (
-        SELECT namespace, key, 1 - (embedding <=> %(vector)b::halfvec) AS score
+        SELECT namespace, key, 1 - (embedding <=> {vector}) AS score
         FROM {schema}.memory
         WHERE {rest} AND embedding IS NOT NULL AND {visible}
         ORDER BY score DESC, namespace, key LIMIT %(limit)s::bigint + %(offset)s::bigint
@@ -85,7 +61,7 @@ WITH settings AS MATERIALIZED (
     FROM {schema}.search_index CROSS JOIN LATERAL (
         SELECT avg(cosine) AS cosine_mean, 1 / nullif(stddev_pop(cosine), 0) AS cosine_scale
         FROM (
-            SELECT 1 - (embedding <=> %(vector)b::halfvec) AS cosine
+            SELECT 1 - (embedding <=> {vector}) AS cosine
             FROM unnest(sample_namespaces, sample_keys) AS sample (namespace, key)
                 JOIN {schema}.memory USING (namespace, key)
         ) AS sampled
@@ -115,13 +91,13 @@ WITH settings AS MATERIALIZED (
         AND one.share * three.share > one.enough AND two.share * three.share > one.enough
 ), near AS MATERIALIZED (
     SELECT nearest.* FROM settings CROSS JOIN LATERAL (
-        SELECT namespace, key, session, position, terms, 1 - (embedding <=> %(vector)b::halfvec) AS cosine
+        SELECT namespace, key, session, position, terms, 1 - (embedding <=> {vector}) AS cosine
         FROM {schema}.memory
         WHERE breadth IS NOT NULL AND {scope} AND {visible}
-        ORDER BY embedding::halfvec({dimension}) <=> %(vector)b::halfvec LIMIT %(breadth)s
+        ORDER BY embedding::{vector_type}({dimension}) <=> {vector} LIMIT %(breadth)s
     ) AS nearest
 ), worded AS MATERIALIZED (
-    SELECT namespace, key, session, position, terms, 1 - (embedding <=> %(vector)b::halfvec) AS cosine
+    SELECT namespace, key, session, position, terms, 1 - (embedding <=> {vector}) AS cosine
     FROM {schema}.memory
     WHERE {scope} AND {visible}
         AND terms @@ (SELECT string_agg('(' || term::text || ')', ' | ')::tsquery FROM likely)
@@ -168,7 +144,7 @@ WITH settings AS MATERIALIZED (
 ), neighbours AS MATERIALIZED (
     SELECT namespace, key, z + lift AS score, cosine, bm25
     FROM lifted CROSS JOIN seen CROSS JOIN LATERAL (
-        SELECT key, terms, 1 - (embedding <=> %(vector)b::halfvec) AS cosine
+        SELECT key, terms, 1 - (embedding <=> {vector}) AS cosine
         FROM {schema}.memory
         WHERE memory.namespace = lifted.namespace AND memory.session = lifted.session
             AND memory.position = lifted.position AND {scope} AND {visible}
@@ -251,6 +227,11 @@ FROM (
     ) AS posted
 ) AS weighed
 GROUP BY lexeme, n HAVING count(*) > %(enough)s
+
+-- name: forget_indexes
+-- Of all namespaces: their vectors are dropped.
+WITH gone AS (DELETE FROM {schema}.search_term)
+DELETE FROM {schema}.search_index
 
 -- name: forget_terms
 DELETE FROM {schema}.search_term WHERE namespace = {namespace} AND below = {below}
