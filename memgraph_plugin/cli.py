@@ -14,6 +14,7 @@ from memgraph_plugin.commands import (
     copying,
     database,
     evaluations,
+    indexing,
     log,
     maintenance,
     memories,
@@ -63,6 +64,7 @@ app.command("history")(memories.history)
 app.command("log")(log.log)
 app.command("undo")(log.undo)
 app.command("migrate")(database.migrate)
+app.command("index")(indexing.index)
 app.command("maintain")(maintenance.maintain)
 app.command("seal")(sealing.seal)
 app.command("doctor")(database.doctor)

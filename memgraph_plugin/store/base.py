@@ -11,7 +11,7 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from langchain_core.embeddings import Embeddings
 from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embeddings
@@ -36,6 +36,30 @@ MAX_OPERATIONS = 20_000
 """Operations in one batch, at most."""
 
 
+Ranking = Literal["vector", "hybrid"]
+
+
+class SearchConfig(IndexConfig, total=False):
+    """LangGraph's index configuration, and how `search` ranks what answers a query.
+
+    "vector", LangGraph's own way, is by cosine alone; "hybrid" is as `recall` does.
+    """
+
+    search: Ranking
+
+
+def search_ranking(index: IndexConfig | SearchConfig | None) -> Ranking:
+    """How `search` ranks: "vector" unless the index configuration says otherwise.
+
+    Raises:
+        ConfigurationError: it says neither.
+    """
+    ranking = index.get("search", "vector") if index else "vector"
+    if ranking not in get_args(Ranking):
+        raise ConfigurationError(f'index["search"] is "vector" or "hybrid", not {ranking!r}.')
+    return cast(Ranking, ranking)
+
+
 def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> Embeddings | None:
     """The model that a store was given, in LangGraph's index configuration or beside it, by name or itself.
 
@@ -53,7 +77,8 @@ def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> 
 class MemoryStore(BaseStore):
     """A LangGraph store that decides nothing and forgets nothing: versions, a log, and search that finds.
 
-    `embeddings` is None for a store that ranks by words alone.
+    `embeddings` is None for a store that ranks by words alone. `search` with a query ranks as LangGraph's
+    stores do: by cosine alone, which is the score; by words where there are no embeddings.
     """
 
     embeddings: Embeddings | None

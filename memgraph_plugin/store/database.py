@@ -30,7 +30,7 @@ from memgraph_plugin.store.connection import (
 )
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
-from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.sql import Indexed, query
 from memgraph_plugin.store.vectors import Model, model_of
 
 T = TypeVar("T")
@@ -120,7 +120,17 @@ class Database:
         left, self._pool = self._pool, None
         return left
 
-    def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
+    @contextmanager
+    def alone(self) -> Iterator[Conn]:
+        """A connection outside the pool, closed at the end, for work that takes its time."""
+        with translated(), Connection[Record].connect(self._conninfo, **self._options) as conn:
+            _configure(conn)
+            conn.execute("SET statement_timeout = 0")
+            yield conn
+
+    def fetch(
+        self, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+    ) -> list[Record]:
         """The records of one named statement, in a transaction of its own; it may be run twice."""
 
         def read(conn: Conn) -> list[Record]:
@@ -129,7 +139,7 @@ class Database:
         return self._again(read)
 
     def fetch_in(
-        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none.
 

@@ -30,7 +30,7 @@ from memgraph_plugin.store.connection import (
 )
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.sealing import Sealer, opened
-from memgraph_plugin.store.sql import query
+from memgraph_plugin.store.sql import Indexed, query
 from memgraph_plugin.store.vectors import Model, model_of
 
 T = TypeVar("T")
@@ -122,7 +122,18 @@ class AsyncDatabase:
         left, self._pool = self._pool, None
         return left
 
-    async def fetch(self, name: str, parameters: Mapping[str, Any], scope: str = "exactly") -> list[Record]:
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[AsyncConn]:
+        """A connection outside the pool, closed at the end, for work that takes its time."""
+        with translated():
+            async with await AsyncConnection[Record].connect(self._conninfo, **self._options) as conn:
+                await _configure(conn)
+                await conn.execute("SET statement_timeout = 0")
+                yield conn
+
+    async def fetch(
+        self, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+    ) -> list[Record]:
         """The records of one named statement, in a transaction of its own; it may be run twice."""
 
         async def read(conn: AsyncConn) -> list[Record]:
@@ -131,7 +142,7 @@ class AsyncDatabase:
         return await self._again(read)
 
     async def fetch_in(
-        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none.
 

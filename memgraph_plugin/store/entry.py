@@ -61,6 +61,15 @@ def cosine(towards: Sequence[float] | None, entry: Entry) -> float | None:
     return sum(map(mul, towards, entry.embedding)) if towards and entry.embedding else None
 
 
+def nearest(entries: Iterable[Entry], towards: Sequence[float]) -> list[tuple[Entry, Hit]]:
+    """The entries that have a vector, the nearest first."""
+    cosines = ((entry, cosine(towards, entry)) for entry in entries)
+    found = [(entry, Hit(entry.memory, near, near)) for entry, near in cosines if near is not None]
+    return sorted(
+        found, key=lambda pair: (-pair[1].score, ".".join(pair[0].memory.namespace), pair[0].memory.key)
+    )
+
+
 def ranked(
     entries: Sequence[Entry], cosines: Sequence[float | None], query: str, language: str
 ) -> list[tuple[Entry, Hit]]:

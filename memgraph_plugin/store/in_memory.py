@@ -27,8 +27,8 @@ from langgraph.store.base import (
 )
 
 from memgraph_plugin.errors import EmbeddingMismatch
-from memgraph_plugin.store.base import embedder
-from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, ranked
+from memgraph_plugin.store.base import SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, nearest, ranked
 from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
 from memgraph_plugin.store.ranking import unit, within_budget
@@ -58,7 +58,8 @@ class InMemoryMemoryStore(InMemoryPast):
 
     Args:
         index: LangGraph's index configuration: `embed`, `dims`, and `fields` (which parts of a value are its
-            text; by default its field "text", or all of it where it has none).
+            text; by default its field "text", or all of it where it has none); with `search="hybrid"`, search
+            ranks as `recall` does.
         ttl: LangGraph's configuration of how long memories live that were put without saying so.
         embeddings: in place of `index["embed"]`. Without either, memories are ranked by words alone.
         language: the language of texts whose operation names none.
@@ -67,7 +68,7 @@ class InMemoryMemoryStore(InMemoryPast):
     def __init__(
         self,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | SearchConfig | None = None,
         ttl: TTLConfig | None = None,
         embeddings: str | Embeddings | None = None,
         language: str = "english",
@@ -75,6 +76,7 @@ class InMemoryMemoryStore(InMemoryPast):
         self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
+        self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dimension = index.get("dims") if index else None
         self._lock = threading.RLock()
@@ -295,7 +297,11 @@ class InMemoryMemoryStore(InMemoryPast):
     def _search(self, op: SearchOp, vectors: Vectors, now: datetime) -> list[SearchItem]:
         query = op.query or ""
         entries = self._table.newest(self._table.below(op.namespace_prefix), now, filter=op.filter)
-        found = self._ranked(entries, query, vectors)[op.offset : op.offset + op.limit]
+        if self._ranking == "vector" and (towards := vectors.queries.get(query)):
+            answers = nearest(entries, towards)
+        else:
+            answers = self._ranked(entries, query, vectors)
+        found = answers[op.offset : op.offset + op.limit]
         if op.refresh_ttl:
             for entry, _ in found:
                 self._table.refresh(entry, now)

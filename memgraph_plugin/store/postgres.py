@@ -25,9 +25,11 @@ from langgraph.store.base import (
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database import Conn, Database, Record
+from memgraph_plugin.store.indexes import Indexes
+from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import (
     Batch,
     Plan,
@@ -39,8 +41,9 @@ from memgraph_plugin.store.journal import (
 )
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past import Past
-from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
+from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
+from memgraph_plugin.store.searching import Searching
 from memgraph_plugin.store.storable import (
     check_batch,
     check_recall,
@@ -63,7 +66,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(Past, Upkeep):
+class PostgresMemoryStore(Searching, Past, Upkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -74,7 +77,8 @@ class PostgresMemoryStore(Past, Upkeep):
 
     Args:
         conninfo: a libpq connection string or URL.
-        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
+        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`; with
+            `search="hybrid"`, search ranks as `recall` does.
         ttl: LangGraph's configuration of times to live.
         embeddings: makes the vectors: a model or its name, as "local:minilm"; without one, memories are
             ranked by words alone.
@@ -83,6 +87,8 @@ class PostgresMemoryStore(Past, Upkeep):
             and Korean are searched by pairs of letters in every language.
         max_size: connections held at most.
         prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+        index_threshold: rows from which on a namespace gets an index in the background, and is no longer read
+            whole by each search (`store/indexing.py`); None for never.
         sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
 
     Raises on first use:
@@ -94,19 +100,21 @@ class PostgresMemoryStore(Past, Upkeep):
         self,
         conninfo: str,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | SearchConfig | None = None,
         ttl: TTLConfig | None = None,
         embeddings: str | Embeddings | None = None,
         db_schema: str = "memgraph_plugin",
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
+        index_threshold: int | None = THRESHOLD,
         sealer: Sealer | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
+        self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
         self._model: Model | None = None
@@ -116,6 +124,7 @@ class PostgresMemoryStore(Past, Upkeep):
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
         self._database = Database(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
+        self._indexes = Indexes(self._database, index_threshold)
         leaves_when_forked(self)
 
     @classmethod
@@ -158,6 +167,7 @@ class PostgresMemoryStore(Past, Upkeep):
     def close(self) -> None:
         """Give the connections back; the store cannot be used again."""
         self.stop_ttl_sweeper()
+        self._indexes.close()
         self._database.close()
 
     # Memory operations.
@@ -199,7 +209,7 @@ class PostgresMemoryStore(Past, Upkeep):
             hits = self._recall_past(namespace, query, kinds, filter, valid_at, known_at)
             return within_budget(hits[:limit], token_budget)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
-        found = self._search("exactly", namespace, query, filter, wanted)
+        found = self._search("exactly", namespace, query, filter, wanted, "hybrid")
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 
@@ -223,7 +233,8 @@ class PostgresMemoryStore(Past, Upkeep):
         if isinstance(op, SearchOp):
             prefix = op.namespace_prefix
             wanted = {"limit": op.limit, "offset": op.offset, "kinds": None}
-            found = self._search(records.scope_of(prefix), prefix, op.query or "", op.filter, wanted)
+            scope, query = records.scope_of(prefix), op.query or ""
+            found = self._search(scope, prefix, query, op.filter, wanted, self._ranking)
             self._refresh(found, op.refresh_ttl)
             return [records.search_item_of(record) for record in found]
         if isinstance(op, ListNamespacesOp):
@@ -249,28 +260,6 @@ class PostgresMemoryStore(Past, Upkeep):
         self._database.transaction(write, replays=True)
 
     # Under both.
-
-    def _search(
-        self,
-        scope: str,
-        namespace: Namespace,
-        text: str,
-        filter: Mapping[str, Any] | None,  # noqa: A002
-        wanted: Mapping[str, Any],
-    ) -> list[Record]:
-        parameters = {
-            **wanted,
-            **records.filter_parameters(filter),
-            "namespace": records.encode(namespace),
-        }
-        if filter and self._sealer is not None:
-            raise ConfigurationError("A sealed store cannot filter: the database does not see the values.")
-        self._open()
-        if not text.strip():
-            return self._database.fetch("latest", parameters, scope)
-        parameters |= self._question(self._towards(text))
-        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
-        return self._database.fetch("recall", parameters, scope)
 
     def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]
@@ -356,12 +345,6 @@ class PostgresMemoryStore(Past, Upkeep):
             return None
         return unit(fitting(self.embeddings.embed_query(query), self._model))
 
-    def _question(self, towards: Sequence[float] | None) -> dict[str, Any]:
-        """The parameters of `{vector}`: that of a query, and the model that made it."""
-        model, dimension = self._model or (None, None)
-        vector = None if towards is None else self._database.layout.vector(towards)
-        return {"vector": vector, "model": model, "dimension": dimension}
-
     def _leave(self) -> object:
         self._ready, self._opening = False, threading.Lock()
         return self._database.leave()
@@ -371,6 +354,7 @@ class PostgresMemoryStore(Past, Upkeep):
             with self._opening:
                 if not self._ready:
                     self._model = self._fit(self._database.open(self.language)) or self._first()
+                    self._indexes.open()
                     self._ready = True
 
     def _first(self) -> Model | None:

@@ -24,9 +24,11 @@ from langgraph.store.base import (
 from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
-from memgraph_plugin.store.base import MAX_RESULTS, embedder
+from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
+from memgraph_plugin.store.indexes_async import AsyncIndexes
+from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import (
     Batch,
     Plan,
@@ -38,8 +40,9 @@ from memgraph_plugin.store.journal import (
 )
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past_async import AsyncPast
-from memgraph_plugin.store.ranking import QUESTION_CHARACTERS, unit, within_budget
+from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
+from memgraph_plugin.store.searching_async import AsyncSearching
 from memgraph_plugin.store.storable import (
     check_batch,
     check_recall,
@@ -62,7 +65,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
+class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -73,7 +76,8 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
 
     Args:
         conninfo: a libpq connection string or URL.
-        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`.
+        index: LangGraph's index configuration (`embed`, `dims`, `fields`), in place of `embeddings`; with
+            `search="hybrid"`, search ranks as `recall` does.
         ttl: LangGraph's configuration of times to live.
         embeddings: makes the vectors: a model or its name, as "local:minilm"; without one, memories are
             ranked by words alone.
@@ -82,6 +86,8 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
             and Korean are searched by pairs of letters in every language.
         max_size: connections held at most.
         prepare: whether statements are prepared; False behind a PgBouncer that cannot.
+        index_threshold: rows from which on a namespace gets an index in the background, and is no longer read
+            whole by each search (`store/indexing.py`); None for never.
         sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
 
     Raises on first use:
@@ -93,19 +99,21 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
         self,
         conninfo: str,
         *,
-        index: IndexConfig | None = None,
+        index: IndexConfig | SearchConfig | None = None,
         ttl: TTLConfig | None = None,
         embeddings: str | Embeddings | None = None,
         db_schema: str = "memgraph_plugin",
         language: str = "english",
         max_size: int = 10,
         prepare: bool = True,
+        index_threshold: int | None = THRESHOLD,
         sealer: Sealer | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embedder(index, embeddings)
         self.ttl_config = ttl
         self.language = language
+        self._ranking = search_ranking(index)
         self._fields = index.get("fields") if index else None
         self._dims = index.get("dims") if index else None
         self._model: Model | None = None
@@ -115,6 +123,7 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
         self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
+        self._indexes = AsyncIndexes(self._database, index_threshold)
         leaves_when_forked(self)
 
     @classmethod
@@ -161,6 +170,7 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
         """Give the connections back; the store cannot be used again."""
         self._bind()
         await self.stop_ttl_sweeper()
+        await self._indexes.close()
         await self._database.close()
 
     # Memory operations.
@@ -202,7 +212,7 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
             hits = await self._recall_past(namespace, query, kinds, filter, valid_at, known_at)
             return within_budget(hits[:limit], token_budget)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
-        found = await self._search("exactly", namespace, query, filter, wanted)
+        found = await self._search("exactly", namespace, query, filter, wanted, "hybrid")
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 
@@ -226,7 +236,8 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
         if isinstance(op, SearchOp):
             prefix = op.namespace_prefix
             wanted = {"limit": op.limit, "offset": op.offset, "kinds": None}
-            found = await self._search(records.scope_of(prefix), prefix, op.query or "", op.filter, wanted)
+            scope, query = records.scope_of(prefix), op.query or ""
+            found = await self._search(scope, prefix, query, op.filter, wanted, self._ranking)
             await self._refresh(found, op.refresh_ttl)
             return [records.search_item_of(record) for record in found]
         if isinstance(op, ListNamespacesOp):
@@ -252,28 +263,6 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
         await self._database.transaction(write, replays=True)
 
     # Under both.
-
-    async def _search(
-        self,
-        scope: str,
-        namespace: Namespace,
-        text: str,
-        filter: Mapping[str, Any] | None,  # noqa: A002
-        wanted: Mapping[str, Any],
-    ) -> list[Record]:
-        parameters = {
-            **wanted,
-            **records.filter_parameters(filter),
-            "namespace": records.encode(namespace),
-        }
-        if filter and self._sealer is not None:
-            raise ConfigurationError("A sealed store cannot filter: the database does not see the values.")
-        await self._open()
-        if not text.strip():
-            return await self._database.fetch("latest", parameters, scope)
-        parameters |= self._question(await self._towards(text))
-        parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
-        return await self._database.fetch("recall", parameters, scope)
 
     async def _refresh(self, found: Sequence[Record], wanted: bool) -> None:
         living = [record for record in found if record["expires_at"] is not None]
@@ -359,12 +348,6 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
             return None
         return unit(fitting(await self.embeddings.aembed_query(query), self._model))
 
-    def _question(self, towards: Sequence[float] | None) -> dict[str, Any]:
-        """The parameters of `{vector}`: that of a query, and the model that made it."""
-        model, dimension = self._model or (None, None)
-        vector = None if towards is None else self._database.layout.vector(towards)
-        return {"vector": vector, "model": model, "dimension": dimension}
-
     def _leave(self) -> object:
         self._loop = None
         self._ready, self._opening = False, asyncio.Lock()
@@ -376,6 +359,7 @@ class AsyncPostgresMemoryStore(AsyncPast, AsyncUpkeep):
             async with self._opening:
                 if not self._ready:
                     self._model = self._fit(await self._database.open(self.language)) or await self._first()
+                    await self._indexes.open()
                     self._ready = True
 
     async def _first(self) -> Model | None:

@@ -171,6 +171,7 @@ class _Work:
             self.conn.execute(
                 sql.SQL(drop).format(sql.Identifier(self.db_schema), sql.Identifier(index["name"]))
             )
+        self.execute("forget_indexes")
         return tuple(index["definition"] for index in found)
 
     def _cut_over(self) -> None:

@@ -23,7 +23,7 @@ CHUNK = 1_000
 """Rows in one statement."""
 
 
-def scope_of(parameters: Mapping[str, Any], scope: str) -> str | None:
+def scope_of(parameters: Mapping[str, Any], scope: object) -> str | None:
     """What a statement is about, by its parameters: one `namespace` or prefix, or what `namespaces` share.
 
     None where they name none: it sees what its transaction does, alone nothing, unless it is `everywhere`.

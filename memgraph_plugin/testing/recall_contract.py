@@ -227,16 +227,38 @@ class RecallContract:
         assert hit.memory.text == text
         assert await store.arecall(ADA, "axolotl " * 10_000, k=1)
 
-    async def test_search_with_a_query_ranks_as_recall_does(self, store: MemoryStore) -> None:
-        said = [
-            Insert(key=f"k{n}", text=text, session="s", position=n)
-            for n, text in enumerate((*FILLER, "red tea"))
-        ]
-        await store.aapply(ADA, said)
-        hits = await store.arecall(ADA, "red kayak", k=4)
-        items = await store.asearch(ADA, query="red kayak", limit=4)
-        assert [item.key for item in items] == [hit.memory.key for hit in hits]
-        assert [item.score for item in items] == pytest.approx([hit.score for hit in hits], abs=1e-3)
+    async def test_search_with_a_query_ranks_by_cosine_alone(self, store: MemoryStore) -> None:
+        embedder = store.embeddings
+        assert embedder is not None
+        said = (*FILLER, "red tea", "a kayak, a kayak, a red red kayak")
+        await store.aapply(
+            ADA, [Insert(key=f"k{n}", text=text, session="s", position=n) for n, text in enumerate(said)]
+        )
+        query = await embedder.aembed_query("red kayak")
+        vectors = await embedder.aembed_documents(list(said))
+        cosines = {
+            f"k{n}": sum(a * b for a, b in zip(query, vector, strict=True))
+            for n, vector in enumerate(vectors)
+        }
+        items = await store.asearch(ADA, query="red kayak", limit=20)
+        assert [item.key for item in items] == sorted(cosines, key=lambda key: -cosines[key])
+        assert [item.score for item in items] == pytest.approx(
+            [cosines[item.key] for item in items], abs=1e-3
+        )
+
+    async def test_search_with_a_query_finds_what_has_a_vector(self, store: MemoryStore) -> None:
+        zero = Insert(key="zero", text="red kayak", embedding=[0.0] * 256)
+        await store.aapply(ADA, [Insert(key="k", text="granite"), zero])
+        assert [item.key for item in await store.asearch(ADA, query="red kayak")] == ["k"]
+        assert {hit.memory.key for hit in await store.arecall(ADA, "red kayak")} == {"k", "zero"}
+
+    async def test_search_pages_through_equal_scores(self, store: MemoryStore) -> None:
+        spaces = (ADA, (*ADA, "x"))
+        for space in spaces:
+            await store.aapply(space, [Insert(key=f"k{n}", text="the same") for n in range(6)])
+        pages = [await store.asearch(ADA, query="same", limit=5, offset=offset) for offset in (0, 5, 10)]
+        found = [(item.namespace, item.key) for page in pages for item in page]
+        assert found == [(space, f"k{n}") for space in spaces for n in range(6)]
 
     async def test_search_with_a_query_reads_the_namespaces_below(self, store: MemoryStore) -> None:
         await store.aapply(ADA, [Insert(text=text) for text in FILLER])

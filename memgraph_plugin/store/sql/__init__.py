@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
-from typing import LiteralString
+from typing import LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -38,18 +38,61 @@ SCHEMA = (_HERE / "schema.sql").read_text()
 MIGRATIONS = {int(file.name[:4]): file.read_text() for file in _files(_HERE / "migrations")}
 
 
+class Indexed(NamedTuple):
+    """A scope with an index of its own: its statements name the namespace as a literal.
+
+    `below`: the index is also of what lies below; `rest`: it is not, and what lies below is wanted beside it.
+    """
+
+    namespace: str
+    below: bool
+    rest: bool
+    dimension: int
+
+
 @cache
-def query(name: str, schema: str, scope: str = "exactly", layout: Layout = Layout()) -> LiteralString:  # noqa: B008
+def query(
+    name: str,
+    schema: str,
+    scope: str | Indexed = "exactly",
+    layout: Layout = Layout(),  # noqa: B008
+) -> LiteralString:
     """The statement of that name, for one schema, one scope of namespaces and one layout of the tables."""
     if "%" in schema:
         raise ConfigurationError(f"A schema name cannot have a '%': {schema!r}")
     known = {
         "schema": sql.Identifier(schema),
-        "scope": sql.SQL(_QUERIES[scope]),
         "vector_type": sql.SQL(layout.vector_type),
+        **_scope(scope),
     }
     rows = "part_" if layout.partitions else ""
-    pieces = {"vector": "query_vector", "row": f"{rows}row", "that_row": f"that_{rows}row", "said": "said"}
+    pieces = {"vector": "query_vector", "row": f"{rows}row", "that_row": f"that_{rows}row"}
+    pieces |= {piece: piece for piece in ("said", "visible", "breadth", "fusion")}
     for piece, text in pieces.items():
         known[piece] = sql.SQL(_PIECES[text]).format(**known)
     return sql.SQL(_QUERIES[name]).format(**known).as_string()
+
+
+def _scope(scope: str | Indexed) -> dict[str, sql.Composable]:
+    if isinstance(scope, str):
+        return {"scope": sql.SQL(_QUERIES[scope])}
+    named: dict[str, sql.Composable] = {
+        "namespace": sql.SQL(_literal(scope.namespace).replace("%", "%%")),
+        "below": sql.Literal(scope.below),
+        "dimension": sql.Literal(scope.dimension),
+    }
+    conditions = {
+        "scope": "indexed_prefix" if scope.below else "indexed_exactly",
+        "rest": "indexed_rest" if scope.rest else "nowhere",
+    }
+    return named | {part: sql.SQL(_QUERIES[name]).format(**named) for part, name in conditions.items()}
+
+
+def predicate(namespace: str, *, below: bool) -> LiteralString:
+    """The condition of an index of a namespace; the planner finds it again in the statements' scopes."""
+    condition = sql.SQL(_QUERIES["indexed_prefix" if below else "indexed_exactly"])
+    return condition.format(namespace=sql.Literal(namespace)).as_string()
+
+
+def _literal(text: str) -> LiteralString:
+    return sql.Literal(text).as_string()
