@@ -13,7 +13,7 @@ namespace = {namespace}
 namespace > {namespace} || '.' AND namespace < {namespace} || '/'
 
 -- name: nowhere
-false
+namespace = {namespace} AND false
 
 -- name: nearest
 -- Rows in scope by cosine alone. The score is an expression that no index of distances has: every row is read.
