@@ -113,7 +113,6 @@ async def test_a_program_for_the_async_store_runs_unchanged(empty_dsn: str) -> N
     assert ours == theirs
 
 
-@pytest.mark.xfail(reason="until search ranks by cosine alone", strict=False)
 async def test_scores_are_the_same_cosines(empty_dsn: str) -> None:
     for store_class in (AsyncPostgresStore, AsyncPostgresMemoryStore):
         await program(store_class, empty_dsn)

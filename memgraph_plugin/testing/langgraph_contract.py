@@ -8,7 +8,7 @@ import inspect
 from typing import Any
 
 import pytest
-from langgraph.store.base import BaseStore, GetOp, InvalidNamespaceError, PutOp, SearchOp
+from langgraph.store.base import GetOp, InvalidNamespaceError, PutOp, SearchOp
 
 from memgraph_plugin.errors import InvalidValue, MemoryNotFound
 from memgraph_plugin.store.base import MemoryStore
@@ -20,10 +20,6 @@ ADA = ("acme", "ada")
 
 class LangGraphContract(StoreConformance):
     """get, put, delete, search, list_namespaces and batch; count, delete_namespace and sweep_ttl."""
-
-    @pytest.mark.xfail(reason="until search ranks by cosine alone", strict=False)
-    async def test_a_score_is_the_cosine(self, store: BaseStore) -> None:
-        await super().test_a_score_is_the_cosine(store)
 
     async def test_every_refused_batch_leaves_nothing(self, store: MemoryStore) -> None:
         for bad in (float("nan"), float("-inf"), "nul\0", {"nul\0": 1}, b"bytes", {1, 2}, object(), {1: 2}):
