@@ -431,6 +431,7 @@ def plot(cases: Sequence[dict[str, Any]], path: Path) -> None:
     sizes = sorted({case["size"] for case in cases})
     figure, axes = pyplot.subplots(1, len(sizes), figsize=(6 * len(sizes), 5), sharey=True, squeeze=False)
     for axis, size in zip(axes[0], sizes, strict=True):
+        axis.set_prop_cycle(color=pyplot.get_cmap("tab20").colors)
         shown = sorted((case for case in cases if case["size"] == size), key=lambda case: int(case["rows"]))
         for name in shown[0]["contenders"] if shown else ():
             each = [case["contenders"][name] for case in shown]
