@@ -24,6 +24,7 @@ from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
 from memgraph_plugin.testing.conformance import TTL
+from memgraph_plugin.testing.operations_contract import OperationsContract
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Delete, Insert, Update
 
@@ -63,9 +64,7 @@ class TestUnderRowLevelSecurity(StoreContract):
             yield store
 
 
-class TestAsyncUnderRowLevelSecurity(StoreContract):
-    has_sync = False
-
+class TestAsyncUnderRowLevelSecurity(OperationsContract):
     @pytest.fixture
     async def store(self, app_dsn: str) -> AsyncIterator[AsyncPostgresMemoryStore]:
         async with AsyncPostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
