@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
     from memgraph_plugin.types import (
         Delete,
+        Erasure,
         Hit,
+        Imported,
         Insert,
         Memory,
         NoOp,
@@ -56,7 +58,9 @@ _HOMES = {
     "store.postgres_async": ("AsyncPostgresMemoryStore",),
     "types": (
         "Delete",
+        "Erasure",
         "Hit",
+        "Imported",
         "Insert",
         "Memory",
         "NoOp",
@@ -73,7 +77,9 @@ __all__ = [
     "AsyncPostgresMemoryStore",
     "ChatModelPolicy",
     "Delete",
+    "Erasure",
     "Hit",
+    "Imported",
     "InMemoryMemoryStore",
     "Insert",
     "MemgraphPluginError",

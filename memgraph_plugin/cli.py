@@ -14,11 +14,13 @@ from memgraph_plugin.commands import (
     copying,
     database,
     evaluations,
+    forgetting,
     indexing,
     log,
     maintenance,
     memories,
     models,
+    portability,
     sealing,
 )
 from memgraph_plugin.errors import MemgraphPluginError
@@ -63,6 +65,9 @@ app.command("search")(memories.search)
 app.command("history")(memories.history)
 app.command("log")(log.log)
 app.command("undo")(log.undo)
+app.command("forget")(forgetting.forget)
+app.command("export")(portability.export)
+app.command("import")(portability.import_)
 app.command("migrate")(database.migrate)
 app.command("index")(indexing.index)
 app.command("maintain")(maintenance.maintain)

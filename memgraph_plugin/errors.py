@@ -13,6 +13,8 @@ MemgraphPluginError
 │   ├── SchemaOutOfDate
 │   ├── EmbeddingMismatch       the store was filled by another embedding model
 │   ├── InvalidValue            a value cannot be stored as JSON text
+│   ├── InvalidExport           what is to be imported is no whole export
+│   ├── NamespaceTaken          an import would mix with what is there
 │   └── SealBroken              a sealed memory cannot be opened
 ├── ModelUnavailable            a model cannot be reached, fetched or loaded
 ├── ModelReplyError             a model's reply has not the shape it was asked for; keeps the raw reply
@@ -80,6 +82,14 @@ class EmbeddingMismatch(StoreError):
 
 class InvalidValue(StoreError, ValueError):
     """A value cannot be stored: it must be JSON without NaN, infinities and NUL characters."""
+
+
+class InvalidExport(StoreError, ValueError):
+    """These lines are no whole export of this format; nothing was imported."""
+
+
+class NamespaceTaken(StoreError):
+    """The namespace holds other memories already; nothing was imported."""
 
 
 class SealBroken(StoreError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from hashlib import scrypt
 from typing import Any, Literal, TypeAlias
 
 Namespace: TypeAlias = tuple[str, ...]
@@ -198,3 +199,41 @@ class LoggedBatch:
     @property
     def applied(self) -> tuple[Receipt, ...]:
         return tuple(receipt for receipt in self.receipts if receipt.status == "applied")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    """The receipt of `forget`: that a namespace was erased, without its name, and what was erased by table.
+
+    `digest` is scrypt of the name with `salt`, both in hex. Slow on purpose: a name can be guessed (a number,
+    an address of mail), and whoever reads the receipts should not learn cheaply whose they are.
+    """
+
+    id: str
+    salt: str
+    digest: str
+    counts: Mapping[str, int]
+    erased_at: datetime
+    actor: str = ""
+
+    def of(self, namespace: Namespace) -> bool:
+        """Whether this is the receipt of this namespace, or of one above it. Takes some 50 ms a label."""
+        depths = range(1, len(namespace) + 1)
+        return any(erasure_digest(namespace[:depth], self.salt) == self.digest for depth in depths)
+
+
+def erasure_digest(namespace: Namespace, salt: str) -> str:
+    """What an `Erasure` keeps in place of the namespace (RFC 7914, N = 2**14, r = 8, p = 1), in hex."""
+    name = ".".join(namespace).encode()
+    return scrypt(name, salt=bytes.fromhex(salt), n=2**14, r=8, p=1, dklen=32).hex()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What `import_` wrote; how many entries were there already, and of how many texts it made vectors."""
+
+    batches: int = 0
+    versions: int = 0
+    memories: int = 0
+    skipped: int = 0
+    embedded: int = 0

@@ -32,17 +32,24 @@ INDEXED = (
 
 INDEXED_SCOPES = {"indexed_exactly", "indexed_prefix", "indexed_rest", "nowhere"}
 
-WITHOUT_NAMESPACE = {"migration", "embedding_model"}
-"""Tables of a few rows about the whole schema; a distributed database holds them on every node."""
+WITHOUT_NAMESPACE = {"migration", "embedding_model", "erasure"}
+"""Tables of a few rows about the whole schema; a distributed database holds them on every node. A receipt of
+what was erased must not name it."""
 
 ACROSS = {
     "everywhere": "LangGraph's search of the empty prefix asks for all there is",
     "list_namespaces": "it is asked which namespaces there are",
     "sweep_ttl": "what has expired goes, whosever it was",
     "search_indexes": "a store notes which namespaces have an index, all at once",
+    "no_writers": "who erases keeps writers away; it locks tables, and reads none",
+    **dict.fromkeys(
+        ("forget_terms_above", "forget_samples_above"),
+        "what was erased was noted with the namespaces above it",
+    ),
     "forget_indexes": "vectors of another model leave no index of any namespace",
     **dict.fromkeys(
-        ("scattered_namespaces", "hold_memory"), "whoever owns the tables puts their files in order"
+        ("scattered_namespaces", "hold_memory", "rewrite"),
+        "whoever owns the tables puts their files in order",
     ),
     **dict.fromkeys(
         ("memories_to_seal", "versions_to_seal", "batches_to_seal", "count_to_seal"),
@@ -84,7 +91,7 @@ def _statements() -> Iterator[tuple[str, str, str]]:
     for name in sorted(_QUERIES.keys() - SCOPES - INDEXED_SCOPES):
         known = set()
         for scope, layout in product(_scopes(name), LAYOUTS):
-            text = query(name, "memgraph_plugin", scope, layout)
+            text = query(name, "memgraph_plugin", scope, layout, "memory")
             if text not in known:
                 known.add(text)
                 yield name, f"{scope}, {layout}", _numbered(text)
@@ -117,6 +124,8 @@ class Level:
 
     def owner(self, node: object) -> str | None:
         """The table of ours whose namespace this expression is."""
+        if isinstance(node, ast.CollateClause):
+            node = node.arg
         if not isinstance(node, ast.ColumnRef):
             return None
         *path, last = [getattr(part, "sval", "*") for part in node.fields]

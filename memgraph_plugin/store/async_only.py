@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -12,7 +12,9 @@ from langgraph.store.base import Op, Result
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.store.sweeper import SweptByTask
 from memgraph_plugin.types import (
+    Erasure,
     Hit,
+    Imported,
     LoggedBatch,
     Memory,
     MemoryKind,
@@ -135,6 +137,24 @@ class AsyncOnly(SweptByTask):
 
     def count(self, prefix: Namespace) -> int:
         return self._wait(self.acount(prefix))
+
+    def forget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:
+        return self._wait(self.aforget(namespace, actor=actor, vacuum=vacuum))
+
+    def erasures(self) -> list[Erasure]:
+        return self._wait(self.aerasures())
+
+    def export(self, namespace: Namespace = (), *, vectors: bool = False) -> Iterator[str]:
+        lines = self.aexport(namespace, vectors=vectors)
+
+        async def following() -> str | None:
+            return await anext(lines, None)
+
+        while (line := self._wait(following())) is not None:
+            yield line
+
+    def import_(self, lines: Iterable[str]) -> Imported:
+        return self._wait(self.aimport(lines))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         return self._wait(self.abatch(ops))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, cast, get_args
 
@@ -19,7 +19,9 @@ from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embe
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.types import (
+    Erasure,
     Hit,
+    Imported,
     LoggedBatch,
     Memory,
     MemoryKind,
@@ -206,6 +208,51 @@ class MemoryStore(BaseStore):
     def count(self, prefix: Namespace) -> int:
         """How many memories there are in a namespace and all below it; `()` counts everything."""
 
+    @abstractmethod
+    def forget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:
+        """Erase a namespace and all below it: memories, versions, the log with its reasons and keys, vectors.
+
+        All in one transaction, which leaves a receipt without the name; `actor` stays in it as it is. A batch
+        that was being written is waited for and erased; one that begins meanwhile comes after. Nothing can
+        bring it back: its idempotency keys are gone too, so that a batch sent again is a new one. A database
+        keeps what was erased in its files until it uses their space again, and in its backups; `vacuum`
+        writes new files at once (nobody can use a table while it is rewritten).
+
+        Raises:
+            InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
+            InvalidValue: `actor` is the namespace, or a label of it: it would be kept.
+            StoreError: the database failed, or a writer did not end; nothing was erased.
+        """
+
+    @abstractmethod
+    def erasures(self) -> list[Erasure]:
+        """The receipts of everything that was forgotten, oldest first; `Erasure.of` tells whose each is."""
+
+    @abstractmethod
+    def export(self, namespace: Namespace = (), *, vectors: bool = False) -> Iterator[str]:
+        """A namespace and all below it, or everything, as lines of JSON: the log and every version.
+
+        As it is at the first line; the transaction that sees it so ends with the last one. `vectors` come at
+        half precision. The lines are plain text, also those of a sealed store.
+
+        Raises:
+            InvalidNamespaceError: a label is empty or has a dot.
+            StoreError: the database failed.
+        """
+
+    @abstractmethod
+    def import_(self, lines: Iterable[str]) -> Imported:
+        """Write what `export` gave, all or nothing; namespaces that hold exactly this already are skipped.
+
+        The lines are read and checked before anything else happens. Vectors are taken where the same model
+        made them, and made by this store's model otherwise, before anything is written.
+
+        Raises:
+            InvalidExport: the lines are not an export, or not a whole one; it names the line.
+            NamespaceTaken: a namespace has other memories already; it is named.
+            StoreError: the database failed. In all cases nothing was written.
+        """
+
     async def aapply(
         self,
         namespace: Namespace,
@@ -282,6 +329,27 @@ class MemoryStore(BaseStore):
     async def acount(self, prefix: Namespace) -> int:
         """Async twin of `count`."""
         return await asyncio.to_thread(self.count, prefix)
+
+    async def aforget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:
+        """Async twin of `forget`."""
+        return await asyncio.to_thread(self.forget, namespace, actor=actor, vacuum=vacuum)
+
+    async def aerasures(self) -> list[Erasure]:
+        """Async twin of `erasures`."""
+        return await asyncio.to_thread(self.erasures)
+
+    async def aexport(self, namespace: Namespace = (), *, vectors: bool = False) -> AsyncIterator[str]:
+        """Async twin of `export`."""
+        lines = self.export(namespace, vectors=vectors)
+        while (line := await asyncio.to_thread(next, lines, None)) is not None:
+            yield line
+
+    async def aimport(self, lines: Iterable[str] | AsyncIterable[str]) -> Imported:
+        """Async twin of `import_`, also of lines that come asynchronously, as those of `aexport`."""
+        from memgraph_plugin.store.spool import aspool  # which imports this module
+
+        with await aspool(lines) as spooled:
+            return await asyncio.to_thread(self.import_, spooled.lines())
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         return await asyncio.to_thread(self.batch, ops)

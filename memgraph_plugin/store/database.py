@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -36,6 +36,9 @@ from memgraph_plugin.store.vectors import Model, model_of
 T = TypeVar("T")
 Record = dict[str, Any]
 Conn = Connection[Record]
+
+PAGE = 500
+"""Records that a stream fetches together."""
 
 PATIENCE = 3.0
 """Seconds without a free connection after which the database is asked whether it is still there."""
@@ -129,24 +132,33 @@ class Database:
             yield conn
 
     def fetch(
-        self, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+        self,
+        name: str,
+        parameters: Mapping[str, Any],
+        scope: str | Indexed = "exactly",
+        relation: str = "",
     ) -> list[Record]:
         """The records of one named statement, in a transaction of its own; it may be run twice."""
 
         def read(conn: Conn) -> list[Record]:
-            return self.fetch_in(conn, name, parameters, scope)
+            return self.fetch_in(conn, name, parameters, scope, relation)
 
         return self._again(read)
 
     def fetch_in(
-        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+        self,
+        conn: Conn,
+        name: str,
+        parameters: Mapping[str, Any],
+        scope: str | Indexed = "exactly",
+        relation: str = "",
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none.
 
         Where row-level security binds this role, the rest of the transaction sees what the parameters are
         about, see `visibility.scope_of`.
         """
-        statement = query(name, self.db_schema, scope, self.layout)
+        statement = query(name, self.db_schema, scope, self.layout, relation)
         about = visibility.scope_of(parameters, scope) if self._guarded else None
         if about is not None:
             # Sent together: one round trip, and one transaction, also where the caller has none.
@@ -159,6 +171,22 @@ class Database:
             return []
         namespace = parameters.get("namespace")
         return [opened(self._sealer, record, namespace) for record in cursor.fetchall()]
+
+    def stream_in(
+        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+    ) -> Generator[Record]:
+        """`fetch_in`, a page at a time, for results of any size."""
+        self.look_at(conn, parameters, scope)
+        with conn.cursor(name=name) as cursor:
+            cursor.itersize = PAGE
+            cursor.execute(query(name, self.db_schema, scope, self.layout), parameters)
+            for record in cursor:
+                yield opened(self._sealer, record, None)
+
+    def look_at(self, conn: Conn, parameters: Mapping[str, Any], scope: str) -> None:
+        """What `fetch_in` does before its statement: say what the rest of the transaction is about."""
+        if self._guarded and (about := visibility.scope_of(parameters, scope)) is not None:
+            conn.execute(visibility.SET_SCOPE, [about])
 
     def write_in(self, conn: Conn, name: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one named statement once a row, in the caller's transaction."""
@@ -208,6 +236,13 @@ class Database:
                     raise
             time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Conn]:
+        """A connection in a transaction that sees everything as it is at its first statement."""
+        with translated(), self._connection() as conn, conn.transaction():
+            conn.execute(query("one_snapshot", self.db_schema))
+            yield conn
 
     @contextmanager
     def _connection(self) -> Iterator[_Pooled]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self, TypeVar
 
@@ -36,6 +36,9 @@ from memgraph_plugin.store.vectors import Model, model_of
 T = TypeVar("T")
 Record = dict[str, Any]
 AsyncConn = AsyncConnection[Record]
+
+PAGE = 500
+"""Records that a stream fetches together."""
 
 PATIENCE = 3.0
 """Seconds without a free connection after which the database is asked whether it is still there."""
@@ -132,24 +135,33 @@ class AsyncDatabase:
                 yield conn
 
     async def fetch(
-        self, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+        self,
+        name: str,
+        parameters: Mapping[str, Any],
+        scope: str | Indexed = "exactly",
+        relation: str = "",
     ) -> list[Record]:
         """The records of one named statement, in a transaction of its own; it may be run twice."""
 
         async def read(conn: AsyncConn) -> list[Record]:
-            return await self.fetch_in(conn, name, parameters, scope)
+            return await self.fetch_in(conn, name, parameters, scope, relation)
 
         return await self._again(read)
 
     async def fetch_in(
-        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str | Indexed = "exactly"
+        self,
+        conn: AsyncConn,
+        name: str,
+        parameters: Mapping[str, Any],
+        scope: str | Indexed = "exactly",
+        relation: str = "",
     ) -> list[Record]:
         """The records of one named statement, in the caller's transaction; none where it returns none.
 
         Where row-level security binds this role, the rest of the transaction sees what the parameters are
         about, see `visibility.scope_of`.
         """
-        statement = query(name, self.db_schema, scope, self.layout)
+        statement = query(name, self.db_schema, scope, self.layout, relation)
         about = visibility.scope_of(parameters, scope) if self._guarded else None
         if about is not None:
             # Sent together: one round trip, and one transaction, also where the caller has none.
@@ -162,6 +174,22 @@ class AsyncDatabase:
             return []
         namespace = parameters.get("namespace")
         return [opened(self._sealer, record, namespace) for record in await cursor.fetchall()]
+
+    async def stream_in(
+        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+    ) -> AsyncGenerator[Record]:
+        """`fetch_in`, a page at a time, for results of any size."""
+        await self.look_at(conn, parameters, scope)
+        async with conn.cursor(name=name) as cursor:
+            cursor.itersize = PAGE
+            await cursor.execute(query(name, self.db_schema, scope, self.layout), parameters)
+            async for record in cursor:
+                yield opened(self._sealer, record, None)
+
+    async def look_at(self, conn: AsyncConn, parameters: Mapping[str, Any], scope: str) -> None:
+        """What `fetch_in` does before its statement: say what the rest of the transaction is about."""
+        if self._guarded and (about := visibility.scope_of(parameters, scope)) is not None:
+            await conn.execute(visibility.SET_SCOPE, [about])
 
     async def write_in(self, conn: AsyncConn, name: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one named statement once a row, in the caller's transaction."""
@@ -216,6 +244,14 @@ class AsyncDatabase:
                     raise
             await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[AsyncConn]:
+        """A connection in a transaction that sees everything as it is at its first statement."""
+        with translated():
+            async with self._connection() as conn, conn.transaction():
+                await conn.execute(query("one_snapshot", self.db_schema))
+                yield conn
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[_Pooled]:

@@ -29,8 +29,10 @@ from langgraph.store.base import (
 from memgraph_plugin.errors import EmbeddingMismatch
 from memgraph_plugin.store.base import SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, nearest, ranked
+from memgraph_plugin.store.exported import Logged
 from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
+from memgraph_plugin.store.portability_in_memory import InMemoryPortability
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.storable import (
     check_batch,
@@ -40,7 +42,7 @@ from memgraph_plugin.store.storable import (
     storable_operations,
     storable_ops,
 )
-from memgraph_plugin.store.table import Table, without_reasons
+from memgraph_plugin.store.table import Table
 from memgraph_plugin.types import (
     Delete,
     Hit,
@@ -53,7 +55,7 @@ from memgraph_plugin.types import (
 )
 
 
-class InMemoryMemoryStore(InMemoryPast):
+class InMemoryMemoryStore(InMemoryPast, InMemoryPortability):
     """A `MemoryStore` in this process's memory; safe to share between threads and event loops.
 
     Args:
@@ -81,7 +83,7 @@ class InMemoryMemoryStore(InMemoryPast):
         self._dimension = index.get("dims") if index else None
         self._lock = threading.RLock()
         self._table = Table()
-        self._receipts: dict[tuple[Namespace, str | None], Receipts] = {}
+        self._erasures = []
 
     # Each public method checks, then embeds (no lock is held while a model runs), then works under the lock.
 
@@ -177,11 +179,7 @@ class InMemoryMemoryStore(InMemoryPast):
 
     def sweep_ttl(self) -> int:
         with self._lock:
-            swept, gone = self._table.sweep(datetime.now(UTC))
-            for name, receipts in self._receipts.items():
-                keys = {key for space, key in gone if space == name[0]}
-                self._receipts[name] = replace(receipts, receipts=without_reasons(receipts.receipts, keys))
-        return swept
+            return self._table.sweep(datetime.now(UTC))
 
     def _below(self, prefix: Namespace) -> dict[Namespace, list[str]]:
         now = datetime.now(UTC)
@@ -236,18 +234,14 @@ class InMemoryMemoryStore(InMemoryPast):
 
     def _replayed(self, namespace: Namespace, idempotency_key: str | None) -> Receipts | None:
         with self._lock:
-            receipts = self._receipts.get((namespace, idempotency_key))
-        return replace(receipts, replayed=True) if receipts else None
+            return self._table.replayed(namespace, idempotency_key)
 
     def _apply(self, batch: Batch, operations: Sequence[Step]) -> Receipts:
         check_dimension(operations, self._dimension)
         with self._lock:
             if replayed := self._replayed(batch.namespace, batch.idempotency_key):
                 return replayed
-            receipts = self._write(batch, operations)
-            if batch.idempotency_key is not None:
-                self._receipts[batch.namespace, batch.idempotency_key] = receipts
-            return receipts
+            return self._write(batch, operations)
 
     def _write(self, batch: Batch, operations: Sequence[Step]) -> Receipts:
         batch = replace(batch, now=datetime.now(UTC))  # under the lock: later versions have later times
@@ -266,7 +260,7 @@ class InMemoryMemoryStore(InMemoryPast):
             actor=batch.actor,
             policy=batch.policy,
         )
-        self._table.log(batch.namespace, logged)
+        self._table.log(Logged(batch.namespace, logged, batch.idempotency_key))
         return Receipts(batch.id, made.receipts)
 
     # Reading and LangGraph's batches.

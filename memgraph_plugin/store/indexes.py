@@ -43,9 +43,10 @@ class Indexes:
     def open(self) -> None:
         """Learn which indexes there are; called again where the store comes to another event loop."""
         self._background, self._busy, self._building = Background(), set(), set()
-        self._refresh()
+        self.refresh()
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
+        """Learn anew which indexes there are."""
         self._refreshed = time.monotonic()
         self._known = indexing.known(self._database.fetch("search_indexes", {"namespace": EVERYTHING}))
 
@@ -129,7 +130,7 @@ class Indexes:
             return
         if time.monotonic() - self._refreshed > indexing.REFRESHED:
             self._refreshed = time.monotonic()
-            self._background.start(self._quietly, "", self._refresh)
+            self._background.start(self._quietly, "", self.refresh)
         self._searches += 1
         below = scope == "prefix" and (namespace, True) in self._known
         wanted = self._threshold is not None or (namespace, below) in self._known
@@ -156,7 +157,7 @@ class Indexes:
         counted = self._database.fetch("count_rows", where, about.scope)
         needed = indexing.after_count(index, counted[0]["rows"], self._threshold)
         if needed == "create":
-            self._refresh()  # another process may have been there first
+            self.refresh()  # another process may have been there first
             if key not in self._known and len(self._known) < indexing.MOST:
                 self.create(about.namespace, about.dimension, below=about.below, asked=False)
         elif needed == "drop":

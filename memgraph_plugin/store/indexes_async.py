@@ -42,9 +42,10 @@ class AsyncIndexes:
     async def open(self) -> None:
         """Learn which indexes there are; called again where the store comes to another event loop."""
         self._background, self._busy, self._building = AsyncBackground(), set(), set()
-        await self._refresh()
+        await self.refresh()
 
-    async def _refresh(self) -> None:
+    async def refresh(self) -> None:
+        """Learn anew which indexes there are."""
         self._refreshed = time.monotonic()
         self._known = indexing.known(await self._database.fetch("search_indexes", {"namespace": EVERYTHING}))
 
@@ -128,7 +129,7 @@ class AsyncIndexes:
             return
         if time.monotonic() - self._refreshed > indexing.REFRESHED:
             self._refreshed = time.monotonic()
-            self._background.start(self._quietly, "", self._refresh)
+            self._background.start(self._quietly, "", self.refresh)
         self._searches += 1
         below = scope == "prefix" and (namespace, True) in self._known
         wanted = self._threshold is not None or (namespace, below) in self._known
@@ -155,7 +156,7 @@ class AsyncIndexes:
         counted = await self._database.fetch("count_rows", where, about.scope)
         needed = indexing.after_count(index, counted[0]["rows"], self._threshold)
         if needed == "create":
-            await self._refresh()  # another process may have been there first
+            await self.refresh()  # another process may have been there first
             if key not in self._known and len(self._known) < indexing.MOST:
                 await self.create(about.namespace, about.dimension, below=about.below, asked=False)
         elif needed == "drop":

@@ -80,11 +80,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A version as the log keeps it; language and ttl are None where it is gone, or older than their log."""
+    """A version as the log keeps it; language and ttl are None where it is gone, or older than their log.
+
+    `expires_at` is that of `Change`.
+    """
 
     version: MemoryVersion
     language: str | None = None
     ttl: float | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

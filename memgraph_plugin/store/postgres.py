@@ -28,6 +28,7 @@ from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database import Conn, Database, Record
+from memgraph_plugin.store.forgetting import Forgetting
 from memgraph_plugin.store.indexes import Indexes
 from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import (
@@ -41,6 +42,7 @@ from memgraph_plugin.store.journal import (
 )
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past import Past
+from memgraph_plugin.store.portability import Portability
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.searching import Searching
@@ -66,7 +68,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(Searching, Past, Upkeep):
+class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:

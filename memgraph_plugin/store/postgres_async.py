@@ -27,6 +27,7 @@ from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
+from memgraph_plugin.store.forgetting_async import AsyncForgetting
 from memgraph_plugin.store.indexes_async import AsyncIndexes
 from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import (
@@ -40,6 +41,7 @@ from memgraph_plugin.store.journal import (
 )
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past_async import AsyncPast
+from memgraph_plugin.store.portability_async import AsyncPortability
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.searching_async import AsyncSearching
@@ -65,7 +67,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep):
+class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForgetting, AsyncPortability):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:

@@ -13,12 +13,23 @@ from typing import Any
 from langgraph.store.base import Item, ListNamespacesOp, SearchItem
 from psycopg.types.json import Jsonb
 
+from memgraph_plugin.store.exported import Logged, Versioned, half_vector
 from memgraph_plugin.store.filters import to_jsonpath
-from memgraph_plugin.store.journal import Batch, Change, Line, Row
+from memgraph_plugin.store.journal import Batch, Change, Line, Plan, Row
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.ranking import estimate_tokens, unit
+from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.visibility import EVERYTHING
-from memgraph_plugin.types import Hit, LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, Receipts
+from memgraph_plugin.types import (
+    Erasure,
+    Hit,
+    LoggedBatch,
+    Memory,
+    MemoryVersion,
+    Namespace,
+    Receipt,
+    Receipts,
+)
 
 Record = Mapping[str, Any]
 
@@ -29,6 +40,9 @@ VERSION_TYPES = (
     "float4", "text", "timestamptz", "timestamptz", "timestamptz", "timestamptz", "text", "float8", "int4",
 )  # fmt: skip
 """Column types of `copy_version`; a binary copy must be told."""
+
+BATCH_TYPES = ("text", "uuid", "text", "text", "text", "jsonb", "timestamptz")
+"""Column types of `copy_batch`."""
 
 
 def encode(namespace: Namespace) -> str:
@@ -163,17 +177,66 @@ def memory_row(change: Change, layout: Layout) -> tuple[Any, ...]:
 
 def version_row(namespace: Namespace, change: Change) -> tuple[Any, ...]:
     """The parameters of `insert_version`, in its order."""
-    v, m = change.version, change.version.memory
+    row = change.row
+    return versioned_row(
+        Versioned(namespace, change, row.language, row.ttl) if row else Versioned(namespace, change)
+    )
+
+
+def versioned_row(entry: Versioned) -> tuple[Any, ...]:
+    """`version_row` of what has its language beside it."""
+    v, m = entry.change.version, entry.change.version.memory
     head = (
-        encode(namespace), v.key, v.version, uuid.UUID(v.batch_id), v.operation, v.mode, v.reason,
+        encode(entry.namespace), v.key, v.version, uuid.UUID(v.batch_id), v.operation, v.mode, v.reason,
         list(v.evidence),
     )  # fmt: skip
-    if m is None or change.row is None:
-        return (*head, *[None] * 8, change.expires_at, v.recorded_at, None, None, None, None)
+    if m is None:
+        return (*head, *[None] * 8, entry.change.expires_at, v.recorded_at, None, None, None, None)
     return (
         *head, m.kind, Jsonb(m.value), m.text, m.session, m.position, m.importance, m.source, m.valid_from,
-        m.expires_at, v.recorded_at, m.valid_to, change.row.language, change.row.ttl, v.restores,
+        m.expires_at, v.recorded_at, m.valid_to, entry.language, entry.ttl, v.restores,
     )  # fmt: skip
+
+
+def batch_row(entry: Logged) -> tuple[Any, ...]:
+    """The parameters of `copy_batch`, in its order."""
+    b = entry.batch
+    return (
+        encode(entry.namespace), uuid.UUID(b.batch_id), entry.idempotency_key, b.actor, b.policy,
+        receipts_json(b.receipts), b.recorded_at,
+    )  # fmt: skip
+
+
+def batch_of(record: Record) -> Logged:
+    return Logged(decode(record["namespace"]), logged_of(record), record["idempotency_key"])
+
+
+def versioned_of(record: Record) -> Versioned:
+    """A version, and the memory's row where the record has one (a `current_created_at`)."""
+    line = _line_of({**record, "actor": "", "policy": ""})
+    change, memory = Change(line.version), line.version.memory
+    if memory is None:
+        change = replace(change, expires_at=_utc(record["expires_at"]))
+    elif record["current_created_at"] is not None:
+        memory = replace(
+            memory,
+            valid_to=_utc(record["current_valid_to"]),
+            created_at=_utc(record["current_created_at"]),
+            expires_at=_utc(record["current_expires_at"]),
+        )
+        row = Row(memory, record["current_language"], record["current_ttl"])
+        vector = half_vector(record["vector"]) if record["vector"] else None
+        change = replace(change, row=row, embedding=vector)
+    return Versioned(decode(record["namespace"]), change, line.language, line.ttl)
+
+
+def sealed_entry(sealer: Sealer | None, entry: Logged | Versioned) -> Logged | Versioned:
+    """What is to be written of an entry, as the database is to see it."""
+    namespace = encode(entry.namespace)
+    if isinstance(entry, Logged):
+        receipts = sealed(sealer, namespace, Plan(entry.batch.receipts, ())).receipts
+        return replace(entry, batch=replace(entry.batch, receipts=receipts))
+    return replace(entry, change=sealed(sealer, namespace, Plan((), (entry.change,))).changes[0])
 
 
 def batch_parameters(batch: Batch, keys: Sequence[str]) -> dict[str, Any]:
@@ -197,6 +260,12 @@ def receipts_of(record: Record) -> Receipts:
     return Receipts(
         str(record["batch_id"]), tuple(Receipt(**receipt) for receipt in record["receipts"]), replayed=True
     )
+
+
+def erasure_of(record: Record) -> Erasure:
+    names = ("salt", "digest", "counts", "actor")
+    taken = {name: record[name] for name in names}
+    return Erasure(id=str(record["id"]), erased_at=record["erased_at"].astimezone(UTC), **taken)
 
 
 def filter_parameters(filter: Mapping[str, Any] | None) -> dict[str, Any]:  # noqa: A002 - LangGraph's name

@@ -189,9 +189,8 @@ def _sealed_change(sealer: Sealer, namespace: str, change: Change) -> Change:
     version, row = change.version, change.row
     if version.memory is not None:
         said = _sealed_said(sealer, namespace, version.key, version.memory.text, version.memory.value)
-        memory = replace(version.memory, text="", value=said)
-        version = replace(version, memory=memory)
-        row = replace(row, memory=memory) if row is not None else None
+        version = replace(version, memory=replace(version.memory, text="", value=said))
+        row = row and replace(row, memory=replace(row.memory, text="", value=said))
     version = replace(version, reason=_sealed_text(sealer, namespace, version.reason))
     return replace(change, version=version, row=row)
 

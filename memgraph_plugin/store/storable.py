@@ -58,11 +58,10 @@ def _storable_operation(operation: Operation, place: str) -> Operation:
         raise InvalidValue(f"{place} is a {type(operation).__name__}, which is no operation.")
     if isinstance(operation, Insert | Update):
         check_text(operation.text, f"{place}.text")
-    for name in ("kind", "session", "source", "language", "reason"):
+    for name in ("kind", "session", "source", "language"):
         if (text := getattr(operation, name, None)) is not None:
             check_text(text, f"{place}.{name}")
-    if operation.reason.startswith(SEALED):
-        raise InvalidValue(f"{place}.reason begins with {SEALED!r}, which marks sealed reasons.")
+    check_reason(operation.reason, f"{place}.reason")
     if (key := getattr(operation, "key", None)) is not None:
         check_key(key, f"{place}.key")
     if isinstance(operation.evidence, str):
@@ -154,6 +153,13 @@ def check_text(text: object, place: str) -> None:
         raise InvalidValue(f"{place} has a lone surrogate, which is no character.") from None
 
 
+def check_reason(reason: object, place: str) -> None:
+    """`check_text` for a reason, which a sealed store marks where it is sealed."""
+    check_text(reason, place)
+    if str(reason).startswith(SEALED):
+        raise InvalidValue(f"{place} begins with {SEALED!r}, which marks sealed reasons.")
+
+
 def check_key(key: object, place: str) -> None:
     """`check_text` for what is indexed: it has a size that an index can hold."""
     check_text(key, place)
@@ -171,6 +177,14 @@ def check_batch(idempotency_key: str | None, actor: str, policy: str) -> None:
         check_key(idempotency_key, "idempotency_key")
     check_text(actor, "actor")
     check_text(policy, "policy")
+
+
+def check_forget(namespace: Namespace, actor: str) -> None:
+    """The arguments of `forget`. Its receipt keeps the actor, and must not say so whose memory was erased."""
+    check_namespace(namespace)
+    check_text(actor, "actor")
+    if actor in (*namespace, ".".join(namespace)):
+        raise InvalidValue("actor is kept with the receipt: it cannot be the name of what is erased.")
 
 
 def check_moments(**moments: datetime | None) -> None:

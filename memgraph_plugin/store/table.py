@@ -5,6 +5,7 @@ Not safe between threads by itself; the store holds its lock around it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,10 +13,20 @@ from typing import Any
 
 from langgraph.store.base import ListNamespacesOp, MatchCondition
 
-from memgraph_plugin.store.entry import Entry
+from memgraph_plugin.store.entry import Entry, entry_of
+from memgraph_plugin.store.exported import Logged, Versioned, history_digest
 from memgraph_plugin.store.filters import matches
-from memgraph_plugin.store.journal import Line
-from memgraph_plugin.types import LoggedBatch, MemoryKind, MemoryVersion, Namespace, Receipt
+from memgraph_plugin.store.journal import Change, Line
+from memgraph_plugin.store.spool import Spool, missing_batch
+from memgraph_plugin.types import (
+    Imported,
+    LoggedBatch,
+    MemoryKind,
+    MemoryVersion,
+    Namespace,
+    Receipt,
+    Receipts,
+)
 
 
 class Table:
@@ -24,7 +35,8 @@ class Table:
     def __init__(self) -> None:
         self._entries: dict[Namespace, dict[str, Entry]] = {}
         self._lines: dict[Namespace, dict[str, list[Line]]] = {}
-        self._log: dict[Namespace, list[LoggedBatch]] = {}
+        self._log: dict[Namespace, dict[str, Logged]] = {}  # by their ids, oldest first
+        self._keyed: dict[tuple[Namespace, str | None], str] = {}  # ids by idempotency key
         self._expiring: dict[tuple[Namespace, str], datetime] = {}  # histories of what was deleted
 
     def get(self, namespace: Namespace, key: str, now: datetime) -> Entry | None:
@@ -53,24 +65,104 @@ class Table:
                 last = replace(last, version=replace(last.version, memory=entry.memory))
             yield [*lines[:-1], last]
 
-    def log(self, namespace: Namespace, batch: LoggedBatch) -> None:
-        self._log.setdefault(namespace, []).append(batch)
+    def log(self, logged: Logged) -> None:
+        self._log.setdefault(logged.namespace, {})[logged.batch.batch_id] = logged
+        if logged.idempotency_key is not None:
+            self._keyed[logged.namespace, logged.idempotency_key] = logged.batch.batch_id
 
-    def logged(self, namespace: Namespace) -> Sequence[LoggedBatch]:
+    def logged(self, namespace: Namespace) -> list[LoggedBatch]:
         """The batches of a namespace, oldest first."""
-        return self._log.get(namespace, ())
+        return [logged.batch for logged in self._log.get(namespace, {}).values()]
+
+    def replayed(self, namespace: Namespace, idempotency_key: str | None) -> Receipts | None:
+        """What became of a batch with this key, if there was one."""
+        batch_id = self._keyed.get((namespace, idempotency_key))
+        if batch_id is None:
+            return None
+        return Receipts(batch_id, self._log[namespace][batch_id].batch.receipts, replayed=True)
 
     def write(self, namespace: Namespace, version: MemoryVersion, entry: Entry | None) -> None:
         """Make `entry` the current one of its key, or have none there any more; either way, log it."""
-        line = Line(version, entry.row.language, entry.row.ttl) if entry else Line(version)
-        self._lines.setdefault(namespace, {}).setdefault(version.key, []).append(line)
-        self._expiring.pop((namespace, version.key), None)
         if entry is None:
             old = self._entries[namespace].pop(version.key)
-            if old.memory.expires_at is not None:
-                self._expiring[namespace, version.key] = old.memory.expires_at
+            self._add(namespace, Line(version, expires_at=old.memory.expires_at), None)
         else:
-            self._entries.setdefault(namespace, {})[version.key] = entry
+            self._add(namespace, Line(version, entry.row.language, entry.row.ttl), entry)
+
+    def _add(self, namespace: Namespace, line: Line, entry: Entry | None) -> None:
+        key = line.version.key
+        self._lines.setdefault(namespace, {}).setdefault(key, []).append(line)
+        self._expiring.pop((namespace, key), None)
+        if entry is not None:
+            self._entries.setdefault(namespace, {})[key] = entry
+        elif line.expires_at is not None:
+            self._expiring[namespace, key] = line.expires_at
+
+    def forget(self, prefix: Namespace) -> dict[str, int]:
+        """Let go of everything in a namespace and below it; how much it was, by the names of the tables."""
+        entries = [self._entries.pop(each) for each in self.below(prefix)]
+        lines = [self._lines.pop(each) for each in [*self._lines] if _below(each, prefix)]
+        batches = [self._log.pop(each) for each in [*self._log] if _below(each, prefix)]
+        self._keyed = {name: each for name, each in self._keyed.items() if not _below(name[0], prefix)}
+        self._expiring = {name: each for name, each in self._expiring.items() if not _below(name[0], prefix)}
+        return {
+            "memory": sum(map(len, entries)),
+            "memory_version": sum(len(versions) for by_key in lines for versions in by_key.values()),
+            "operation_batch": sum(map(len, batches)),
+        }
+
+    def exported(self, prefix: Namespace) -> list[Logged | Versioned]:
+        """Everything in a namespace and below it, in the order of an export."""
+        found: list[Logged | Versioned] = []
+        for namespace in sorted((each for each in self._log if _below(each, prefix)), key=".".join):
+            found.extend(logged for _, logged in sorted(self._log[namespace].items()))
+        for namespace in sorted((each for each in self._lines if _below(each, prefix)), key=".".join):
+            for key, lines in sorted(self._lines[namespace].items()):
+                found.extend(_versioned(namespace, line) for line in lines)
+                if entry := self.today(namespace, key):
+                    change = Change(lines[-1].version, entry.row, entry.embedding)
+                    found[-1] = replace(_versioned(namespace, lines[-1]), change=change)
+        return found
+
+    def restore(self, spooled: Spool) -> Imported:
+        """Put in what is spooled, all of it or nothing.
+
+        Raises:
+            NamespaceTaken, InvalidExport: as `MemoryStore.import_` says.
+        """
+        held = {namespace for namespace in spooled.histories if namespace in self._log}
+        for namespace in held:
+            entries = (each for each in self.exported(namespace) if each.namespace == namespace)
+            spooled.check_held(namespace, sum(map(history_digest, entries)))
+        new = Table()
+        counts = {"batches": 0, "versions": 0, "memories": 0, "skipped": 0}
+        for entry in itertools.chain.from_iterable(spooled.chunks()):
+            if entry.namespace in held:
+                counts["skipped"] += 1
+            elif isinstance(entry, Logged):
+                counts["batches"] += 1
+                new.log(entry)
+            else:
+                counts["versions"] += 1
+                counts["memories"] += entry.change.row is not None
+                new._restore(entry)
+        for namespace, logged in new._log.items():
+            told = sorted(logged.items(), key=lambda item: item[1].batch.recorded_at)
+            self._log[namespace] = dict(told)
+        self._entries |= new._entries
+        self._lines |= new._lines
+        self._keyed |= new._keyed
+        self._expiring |= new._expiring
+        return Imported(**counts, embedded=spooled.embedded)
+
+    def _restore(self, entry: Versioned) -> None:
+        change, namespace = entry.change, entry.namespace
+        logged = self._log.get(namespace, {}).get(change.version.batch_id)
+        if logged is None:
+            raise missing_batch(namespace, change.version.key)
+        version = replace(change.version, actor=logged.batch.actor, policy=logged.batch.policy)
+        line = Line(version, entry.language, entry.ttl, change.expires_at)
+        self._add(namespace, line, entry_of(change.row, change.embedding) if change.row else None)
 
     def refresh(self, entry: Entry, now: datetime) -> None:
         """Let what was read live as long again as it was meant to, where that was said."""
@@ -80,8 +172,8 @@ class Table:
                 entry, row=replace(entry.row, memory=memory)
             )
 
-    def sweep(self, now: datetime) -> tuple[int, set[tuple[Namespace, str]]]:
-        """Let go of what has expired, with its history: how many entries, and whose histories went."""
+    def sweep(self, now: datetime) -> int:
+        """Let go of what has expired, with its history: how many entries."""
         expired = {
             (namespace, key)
             for namespace, entries in self._entries.items()
@@ -96,11 +188,12 @@ class Table:
             self._expiring.pop((namespace, key), None)
         for namespace in {namespace for namespace, _ in gone}:
             keys = {key for space, key in gone if space == namespace}
-            self._log[namespace] = [
-                replace(batch, receipts=without_reasons(batch.receipts, keys))
-                for batch in self.logged(namespace)
-            ]
-        return len(expired), gone
+            for batch_id, logged in self._log[namespace].items():
+                receipts = _without_reasons(logged.batch.receipts, keys)
+                self._log[namespace][batch_id] = replace(
+                    logged, batch=replace(logged.batch, receipts=receipts)
+                )
+        return len(expired)
 
     def keys(self, namespace: Namespace, now: datetime) -> list[str]:
         """The keys of the entries of a namespace that may be seen, in order."""
@@ -108,7 +201,7 @@ class Table:
 
     def below(self, prefix: Namespace) -> list[Namespace]:
         """The namespaces whose first labels are `prefix`."""
-        return [namespace for namespace in self._entries if namespace[: len(prefix)] == tuple(prefix)]
+        return [namespace for namespace in self._entries if _below(namespace, prefix)]
 
     def newest(
         self,
@@ -144,7 +237,15 @@ class Table:
         return sorted(found)[op.offset : op.offset + op.limit]
 
 
-def without_reasons(receipts: Iterable[Receipt], keys: Container[str | None]) -> tuple[Receipt, ...]:
+def _below(namespace: Namespace, prefix: Namespace) -> bool:
+    return namespace[: len(prefix)] == tuple(prefix)
+
+
+def _versioned(namespace: Namespace, line: Line) -> Versioned:
+    return Versioned(namespace, Change(line.version, expires_at=line.expires_at), line.language, line.ttl)
+
+
+def _without_reasons(receipts: Iterable[Receipt], keys: Container[str | None]) -> tuple[Receipt, ...]:
     """The receipts, without what was said of memories that are gone for good."""
     return tuple(replace(each, reason="") if each.key in keys else each for each in receipts)
 

@@ -19,8 +19,10 @@ from datetime import UTC, datetime
 import pytest
 
 from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.testing.forget_contract import ForgetContract
 from memgraph_plugin.testing.langgraph_contract import LangGraphContract
 from memgraph_plugin.testing.operations_contract import OperationsContract
+from memgraph_plugin.testing.portability_contract import PortabilityContract
 from memgraph_plugin.testing.recall_contract import RecallContract
 from memgraph_plugin.testing.time_contract import TimeContract
 from memgraph_plugin.testing.undo_contract import UndoContract
@@ -29,7 +31,15 @@ from memgraph_plugin.types import Insert, Update
 ADA = ("acme", "ada")
 
 
-class StoreContract(LangGraphContract, OperationsContract, RecallContract, TimeContract, UndoContract):
+class StoreContract(
+    LangGraphContract,
+    OperationsContract,
+    RecallContract,
+    TimeContract,
+    UndoContract,
+    ForgetContract,
+    PortabilityContract,
+):
     """Everything that a `MemoryStore` promises. `has_sync` is False for a store with async methods alone."""
 
     has_sync = True
@@ -53,6 +63,11 @@ class StoreContract(LangGraphContract, OperationsContract, RecallContract, TimeC
             assert store.get(ADA, "put") is None
             assert store.list_namespaces() == [ADA]
             assert store.count(ADA) == 1
+            lines = list(store.export(ADA))
+            assert store.import_(lines).skipped == len(lines) - 2
+            assert store.forget(ADA).of(ADA)
+            assert [erasure.of(ADA) for erasure in store.erasures()] == [True]
+            assert store.import_(lines).memories == 1
             assert store.delete_namespace(ADA) == 1
 
         await asyncio.to_thread(work)

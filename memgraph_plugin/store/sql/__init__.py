@@ -56,12 +56,14 @@ def query(
     schema: str,
     scope: str | Indexed = "exactly",
     layout: Layout = Layout(),  # noqa: B008
+    relation: str = "",
 ) -> LiteralString:
-    """The statement of that name, for one schema, one scope of namespaces and one layout of the tables."""
+    """The statement of that name, for one schema, scope and layout; where it is of any relation, of one."""
     if "%" in schema:
         raise ConfigurationError(f"A schema name cannot have a '%': {schema!r}")
     known = {
         "schema": sql.Identifier(schema),
+        "relation": sql.Identifier(schema, relation.replace("%", "%%")),
         "vector_type": sql.SQL(layout.vector_type),
         **_scope(scope),
     }
