@@ -19,6 +19,7 @@ from memgraph_plugin.errors import StoreError
 from memgraph_plugin.store.embedded import _Binaries
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
+from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Insert
 from tests.threads import at_once
@@ -87,7 +88,8 @@ def through(dsn: str, pgbouncer: Path) -> str:
 class TestBehindPgBouncer(StoreContract):
     @pytest.fixture
     def store(self, through: str) -> Iterator[PostgresMemoryStore]:
-        with PostgresMemoryStore(through, embeddings=HashingEmbeddings(), prepare=False) as store:
+        model = HashingEmbeddings()
+        with PostgresMemoryStore(through, embeddings=model, prepare=False, ttl=TTL) as store:
             yield store
 
 
