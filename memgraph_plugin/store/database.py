@@ -234,7 +234,8 @@ class Database:
             except StoreError as error:
                 if attempt >= attempts(error) or (lost(error) and not safe()):
                     raise
-            time.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
+                pause = 0.2 if lost(error) else 0.0  # whoever killed one may be at the others
+            time.sleep(pause + random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
 
     @contextmanager

@@ -242,7 +242,8 @@ class AsyncDatabase:
             except StoreError as error:
                 if attempt >= attempts(error) or (lost(error) and not safe()):
                     raise
-            await asyncio.sleep(random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
+                pause = 0.2 if lost(error) else 0.0  # whoever killed one may be at the others
+            await asyncio.sleep(pause + random.uniform(0, 0.02 * 2**attempt))  # noqa: S311 - jitter
             attempt += 1
 
     @asynccontextmanager
