@@ -195,16 +195,14 @@ class ThroughTheStore:
         """What is done to all below a namespace reaches none beside it."""
         doomed = (*own, "doomed")
         self.store.apply(doomed, [_insert(doomed, "k")])
-        if hasattr(self.store, "undo"):
+        if own != other:
             theirs = self.store.history(other, "pin0")[0].batch_id
             with suppress(MemgraphPluginError):
                 self.store.undo(own, theirs)
-        if hasattr(self.store, "as_of"):
-            found = [(memory.namespace, memory.value) for memory in self.store.as_of(own)]
-            self.saw("as_of", found, own)
-        for way in ("delete_namespace", "forget"):
-            if hasattr(self.store, way) and self.draw.random() < 0.5:
-                getattr(self.store, way)(doomed)
+        self.saw("as_of", [(memory.namespace, memory.value) for memory in self.store.as_of(own)], own)
+        for way in (self.store.delete_namespace, self.store.forget):
+            if self.draw.random() < 0.5:
+                way(doomed)
         self.saw("upkeep", [], own)
 
     def try_dotted(self, own: Namespace, other: Namespace) -> None:
