@@ -27,7 +27,12 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     server = EmbeddedPostgres(tmp_path_factory.mktemp("postgres"))
     try:
-        yield server.ensure()
+        dsn = server.ensure()
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            for setting in ("fsync", "full_page_writes"):  # nothing here outlives the session
+                conn.execute(f"ALTER SYSTEM SET {setting} = off".encode())
+            conn.execute("SELECT pg_reload_conf()")
+        yield dsn
     finally:
         server.stop()
 
@@ -54,6 +59,23 @@ def dsn(postgres: str, template: str) -> Iterator[str]:
     _drop(postgres, name)
 
 
+@pytest.fixture(scope="session")
+def _shared(postgres: str, template: str) -> Iterator[str]:
+    name = f"shared_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(postgres, autocommit=True) as conn:
+        clone = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+        conn.execute(clone.format(sql.Identifier(name), sql.Identifier(template)))
+    yield conninfo.make_conninfo(postgres, dbname=name)
+    _drop(postgres, name)
+
+
+@pytest.fixture
+def shared_dsn(_shared: str) -> str:
+    """The connection string of a database that tests share, its tables emptied: for those that alter none."""
+    empty(_shared)
+    return _shared
+
+
 @pytest.fixture
 def empty_dsn(postgres: str) -> Iterator[str]:
     """The connection string of a database of this test's own, with nothing in it."""
@@ -62,6 +84,18 @@ def empty_dsn(postgres: str) -> Iterator[str]:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     yield conninfo.make_conninfo(postgres, dbname=name)
     _drop(postgres, name)
+
+
+def empty(dsn: str) -> None:
+    """Leave our tables as the migrations made them."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        tables = conn.execute(
+            "SELECT string_agg(oid::regclass::text, ', ') FROM pg_class "
+            "WHERE relnamespace = 'memgraph_plugin'::regnamespace AND relname <> 'migration' "
+            "AND relkind IN ('r', 'p') AND NOT relispartition"
+        ).fetchone()
+        assert tables is not None
+        conn.execute(f"TRUNCATE {tables[0]} RESTART IDENTITY".encode())
 
 
 def _drop(postgres: str, name: str) -> None:

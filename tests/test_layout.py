@@ -17,34 +17,28 @@ from memgraph_plugin.testing import HashingEmbeddings
 from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Insert
+from tests.conftest import empty
 
 ADA = ("memories", "ada")
 
 
 @pytest.fixture(scope="module")
 def laid_out(postgres: str) -> Iterator[str]:
-    """The name of a database whose tables have partitions and whole vectors."""
+    """The connection string of a database whose tables have partitions and whole vectors."""
     name = f"layout_{uuid.uuid4().hex[:8]}"
     with psycopg.connect(postgres, autocommit=True) as conn:
         conn.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-        schema.migrate(conninfo.make_conninfo(postgres, dbname=name), "memgraph_plugin", 3, "vector")
-        yield name
+        dsn = conninfo.make_conninfo(postgres, dbname=name)
+        schema.migrate(dsn, "memgraph_plugin", 3, "vector")
+        yield dsn
         conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 class TestPartitionedWithWholeVectors(StoreContract):
     @pytest.fixture
-    def dsn(self, postgres: str, laid_out: str) -> Iterator[str]:
-        name = f"test_{uuid.uuid4().hex[:8]}"
-        with psycopg.connect(postgres, autocommit=True) as conn:
-            clone = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-            conn.execute(clone.format(sql.Identifier(name), sql.Identifier(laid_out)))
-            yield conninfo.make_conninfo(postgres, dbname=name)
-            conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
-
-    @pytest.fixture
-    def store(self, dsn: str) -> Iterator[PostgresMemoryStore]:
-        with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
+    def store(self, laid_out: str) -> Iterator[PostgresMemoryStore]:
+        empty(laid_out)
+        with PostgresMemoryStore(laid_out, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
     def test_rows_of_several_partitions_are_told_apart(self, store: PostgresMemoryStore) -> None:

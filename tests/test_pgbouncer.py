@@ -87,6 +87,10 @@ def through(dsn: str, pgbouncer: Path) -> str:
 
 class TestBehindPgBouncer(StoreContract):
     @pytest.fixture
+    def dsn(self, shared_dsn: str) -> str:
+        return shared_dsn
+
+    @pytest.fixture
     def store(self, through: str) -> Iterator[PostgresMemoryStore]:
         model = HashingEmbeddings()
         with PostgresMemoryStore(through, embeddings=model, prepare=False, ttl=TTL) as store:

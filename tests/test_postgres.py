@@ -33,15 +33,15 @@ class TestAsyncPostgres(StoreContract):
     has_sync = False
 
     @pytest.fixture
-    async def store(self, dsn: str) -> AsyncIterator[AsyncPostgresMemoryStore]:
-        async with AsyncPostgresMemoryStore(dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
+    async def store(self, shared_dsn: str) -> AsyncIterator[AsyncPostgresMemoryStore]:
+        async with AsyncPostgresMemoryStore(shared_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 
 class TestPostgres(StoreContract):
     @pytest.fixture
-    def store(self, dsn: str) -> Iterator[PostgresMemoryStore]:
-        with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
+    def store(self, shared_dsn: str) -> Iterator[PostgresMemoryStore]:
+        with PostgresMemoryStore(shared_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 

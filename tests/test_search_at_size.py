@@ -174,7 +174,7 @@ def test_an_index_may_be_of_all_namespaces_below_a_prefix(
 
     exact, nearest = found(store), found(vectors)
     assert store.create_index(("acme",), below=True)
-    vectors._indexes._refresh()
+    vectors._indexes.refresh()
     assert overlap(found(store), exact) >= 0.9
     assert overlap(found(vectors), nearest) >= 0.97
     assert store.drop_index(("acme",), below=True)

@@ -59,12 +59,20 @@ class TestUnderRowLevelSecurity(StoreContract):
     """All that a store promises, of one that its role's rows are hidden from."""
 
     @pytest.fixture
+    def dsn(self, shared_dsn: str) -> str:
+        return shared_dsn
+
+    @pytest.fixture
     def store(self, app_dsn: str) -> Iterator[PostgresMemoryStore]:
         with PostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
             yield store
 
 
 class TestAsyncUnderRowLevelSecurity(OperationsContract):
+    @pytest.fixture
+    def dsn(self, shared_dsn: str) -> str:
+        return shared_dsn
+
     @pytest.fixture
     async def store(self, app_dsn: str) -> AsyncIterator[AsyncPostgresMemoryStore]:
         async with AsyncPostgresMemoryStore(app_dsn, embeddings=HashingEmbeddings(), ttl=TTL) as store:
