@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
 from memgraph_plugin.errors import ConfigurationError
@@ -59,3 +61,18 @@ def test_without_embeddings_search_is_by_words(make: Maker) -> None:
 def test_another_way_to_rank_is_refused(make: Maker) -> None:
     with pytest.raises(ConfigurationError, match=r'"vector" or "hybrid", not .keywords.'):
         make(index={**EMBED, "search": "keywords"})
+
+
+def test_recall_is_quick_on_tables_that_nobody_has_looked_at(dsn: str) -> None:
+    """Without statistics a planner takes thousands of rows for a few; as nested loops that took seconds."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("ALTER TABLE memgraph_plugin.memory SET (autovacuum_enabled = off)")
+    with PostgresMemoryStore(dsn, embeddings=HashingEmbeddings()) as store:
+        for start in range(0, 6_000, 1_000):
+            turns = [
+                Insert(text=f"tea and note {start + n}", session=str(start), position=n) for n in range(1_000)
+            ]
+            store.apply(ADA, turns)
+        began = time.perf_counter()
+        assert store.recall(ADA, "tea note 77")[0].memory.text == "tea and note 77"
+        assert time.perf_counter() - began < 1
