@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
     from memgraph_plugin.memalpha.policies import Policy
     from memgraph_plugin.memalpha.rules import RulePolicy
+    from memgraph_plugin.memorag.drafters import ChatModelDrafter, MemoryModelDrafter
     from memgraph_plugin.models.chat import load_chat_model
     from memgraph_plugin.models.embeddings import load_embeddings
     from memgraph_plugin.nodes.scope import user_namespace
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
     from memgraph_plugin.state import MemoryContext, MemoryState
     from memgraph_plugin.store.base import MemoryStore
     from memgraph_plugin.store.in_memory import InMemoryMemoryStore
+    from memgraph_plugin.store.kv_files import KVFiles
     from memgraph_plugin.store.open import aopen_store, open_store
     from memgraph_plugin.store.postgres import PostgresMemoryStore
     from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
     from memgraph_plugin.types import (
+        Clue,
         Delete,
         Erasure,
         Hit,
         Imported,
         Insert,
+        KVRecord,
         Memory,
         NoOp,
         Operation,
@@ -46,6 +50,7 @@ _HOMES = {
     "memalpha.chat_policy": ("ChatModelPolicy",),
     "memalpha.policies": ("Policy",),
     "memalpha.rules": ("RulePolicy",),
+    "memorag.drafters": ("ChatModelDrafter", "MemoryModelDrafter"),
     "models.chat": ("load_chat_model",),
     "models.embeddings": ("load_embeddings",),
     "nodes.scope": ("user_namespace",),
@@ -53,15 +58,18 @@ _HOMES = {
     "state": ("MemoryContext", "MemoryState"),
     "store.base": ("MemoryStore",),
     "store.in_memory": ("InMemoryMemoryStore",),
+    "store.kv_files": ("KVFiles",),
     "store.open": ("aopen_store", "open_store"),
     "store.postgres": ("PostgresMemoryStore",),
     "store.postgres_async": ("AsyncPostgresMemoryStore",),
     "types": (
+        "Clue",
         "Delete",
         "Erasure",
         "Hit",
         "Imported",
         "Insert",
+        "KVRecord",
         "Memory",
         "NoOp",
         "Operation",
@@ -75,17 +83,22 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncPostgresMemoryStore",
+    "ChatModelDrafter",
     "ChatModelPolicy",
+    "Clue",
     "Delete",
     "Erasure",
     "Hit",
     "Imported",
     "InMemoryMemoryStore",
     "Insert",
+    "KVFiles",
+    "KVRecord",
     "MemgraphPluginError",
     "Memory",
     "MemoryContext",
     "MemoryMiddleware",
+    "MemoryModelDrafter",
     "MemoryRetriever",
     "MemoryState",
     "MemoryStore",

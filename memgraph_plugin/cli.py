@@ -13,6 +13,7 @@ from memgraph_plugin.commands import (
     assistant,
     copying,
     database,
+    documents,
     evaluations,
     forgetting,
     indexing,
@@ -22,6 +23,7 @@ from memgraph_plugin.commands import (
     models,
     portability,
     sealing,
+    training,
 )
 from memgraph_plugin.errors import MemgraphPluginError
 
@@ -54,6 +56,7 @@ db_app = typer.Typer(
 evaluate_app = typer.Typer(
     no_args_is_help=True, help="Measure what memory brings back, on public benchmarks."
 )
+train_app = typer.Typer(no_args_is_help=True, help="Train what can be trained: memory tokens.")
 migrate_from_app = typer.Typer(no_args_is_help=True, help="Take over what another memory holds.")
 
 # In the order in which --help lists them.
@@ -61,6 +64,8 @@ app.command("demo")(assistant.demo)
 app.command("demo-session", hidden=True)(assistant.demo_session)
 app.command("chat")(assistant.chat)
 app.command("ingest")(memories.ingest)
+app.command("memorize")(documents.memorize)
+app.command("ask")(documents.ask)
 app.command("search")(memories.search)
 app.command("history")(memories.history)
 app.command("log")(log.log)
@@ -87,6 +92,11 @@ migrate_from_app.command("langgraph-store")(copying.langgraph_store)
 
 app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("locomo")(evaluations.locomo)
+evaluate_app.command("compression")(evaluations.compression)
+evaluate_app.command("clues")(evaluations.clues)
+
+app.add_typer(train_app, name="train")
+train_app.command("memorag")(training.memorag)
 
 
 def main() -> None:

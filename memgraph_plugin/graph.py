@@ -1,9 +1,10 @@
 """The way of a message through memory, as a LangGraph graph.
 
-    START -> retrieve -> generate -> decide -> apply -> END
+    START -> retrieve -> recall_clues -> generate -> decide -> apply -> END
 
-retrieve: what is remembered · generate: the answer · decide: what changes in memory · apply: write it down.
-The answer has been streamed when `decide` begins.
+retrieve: what is remembered · recall_clues: what else is, where the question does not say what it needs
+(only where somebody drafts clues) · generate: the answer · decide: what changes in memory · apply: write it
+down. The answer has been streamed when `decide` begins.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.nodes.apply import apply
 from memgraph_plugin.nodes.decide import PolicySource, decide
 from memgraph_plugin.nodes.generate import ModelLike, generate, model_source
+from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, recall_clues
 from memgraph_plugin.nodes.retrieve import retrieve
 from memgraph_plugin.state import MemoryContext, MemoryInput, MemoryOutput, MemoryState
 
@@ -34,6 +36,7 @@ def build_memory_graph(
     namespace: Sequence[str] | None = None,
     recall: bool = True,
     remember: bool = True,
+    clues: DrafterSource | None = None,
 ) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
     """A conversation that remembers. Compile it with a store of ours, and with a checkpointer for threads.
 
@@ -47,17 +50,24 @@ def build_memory_graph(
         namespace: where all runs of this graph keep their memories, whoever the user is; by default the run's
             context says (`MemoryContext`).
         recall: False leaves out `retrieve`.
+        clues: who drafts clues for questions that do not say what they need, or who has such a drafter for a
+            namespace; without one, `recall_clues` is left out.
         remember: False leaves out `decide` and `apply`. With both off, what is left is a call of the model.
 
     Raises:
-        ConfigurationError: `policy` is "model", and there is none.
+        ConfigurationError: `policy` is "model", and there is none; or there are clues, but no recall.
     """
     if policy == "model" and model is None:
         raise ConfigurationError('policy="model" needs a model: build_memory_graph(model, policy="model").')
+    if clues is not None and not recall:
+        raise ConfigurationError("Clues add to what is recalled: leave out recall=False, or the clues.")
     chat = model_source(model)
     steps: dict[str, Any] = {}
     if recall:
         steps["retrieve"] = retrieve(k=k, token_budget=token_budget, namespace=namespace)
+    if clues is not None:
+        way = Way(k=k, token_budget=token_budget)
+        steps["recall_clues"] = recall_clues(clues, way=way, namespace=namespace)
     steps["generate"] = generate(chat, system_prompt=system_prompt)
     if remember and policy != "none":
         steps["decide"] = decide(_policy(policy, chat), namespace=namespace)

@@ -38,5 +38,8 @@ class Settings(BaseSettings):
     sweep_interval_minutes: float = Field(
         5, gt=0, description="minutes after which a server lets go of what has expired"
     )
+    kv_dir: Path | None = Field(
+        None, description="directory for large compressed memories; unset: they are in the database"
+    )
     k: int = Field(10, ge=1, description="memories recalled a turn, at most")
     token_budget: int = Field(1200, ge=1, description="tokens of memory injected a turn, at most")

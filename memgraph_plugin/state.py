@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # typing's has no JSON schema on Python 3.11: no Studio
 
 from memgraph_plugin.memalpha.validation import NAMES, name_of
-from memgraph_plugin.types import Hit, Operation, Receipt
+from memgraph_plugin.types import Clue, Hit, Operation, Receipt
 
 Plain: TypeAlias = dict[str, Any]
 """A value of `memgraph_plugin.types` as JSON: what a checkpoint can keep."""
@@ -47,9 +47,34 @@ class MemoryState(MemoryOutput):
     """Everything that a turn carries; each key is written by one node and stands until the next turn."""
 
     memories: NotRequired[Annotated[list[Plain], _latest]]
+    clues: NotRequired[Annotated[list[Plain], _latest]]
+    route: NotRequired[Annotated[str, _latest]]
     operations: NotRequired[Annotated[list[Plain], _latest]]
     rejected: NotRequired[Annotated[list[Plain], _latest]]
     policy: NotRequired[Annotated[str, _latest]]
+
+
+class AskInput(MemoryInput):
+    """What a caller of the graph of documents passes: a question, documents to take in before, or both."""
+
+    documents: NotRequired[Annotated[list[Plain], _latest]]
+
+
+class AskOutput(TypedDict):
+    """What the graph of documents gives back: the answer, what it cites, and what was taken in."""
+
+    messages: Annotated[list[AnyMessage], add_messages]
+    citations: NotRequired[Annotated[list[Plain], _latest]]
+    memorized: NotRequired[Annotated[list[Plain], _latest]]
+
+
+class AskState(AskOutput):
+    """Everything that a question about documents carries."""
+
+    documents: NotRequired[Annotated[list[Plain], _latest]]
+    clues: NotRequired[Annotated[list[Plain], _latest]]
+    route: NotRequired[Annotated[str, _latest]]
+    memories: NotRequired[Annotated[list[Plain], _latest]]
 
 
 @dataclass(frozen=True)
@@ -68,6 +93,7 @@ class MemoryContext:
 
 
 _HITS: TypeAdapter[list[Hit]] = TypeAdapter(list[Hit])
+_CLUES: TypeAdapter[list[Clue]] = TypeAdapter(list[Clue])
 _RECEIPTS: TypeAdapter[list[Receipt]] = TypeAdapter(list[Receipt])
 _OPERATIONS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(cls) for cls, name in NAMES.items()}
 
@@ -81,6 +107,17 @@ def plain_hits(hits: Iterable[Hit]) -> list[Plain]:
 def hits_from(plain: Iterable[Plain]) -> list[Hit]:
     """The hits that `plain_hits` wrote down."""
     return _HITS.validate_python(list(plain))
+
+
+def plain_clues(clues: Iterable[Clue]) -> list[Plain]:
+    """Clues as the state keeps them."""
+    plain: list[Plain] = _CLUES.dump_python(list(clues), mode="json")
+    return plain
+
+
+def clues_from(plain: Iterable[Plain]) -> list[Clue]:
+    """The clues that `plain_clues` wrote down."""
+    return _CLUES.validate_python(list(plain))
 
 
 def plain_operations(operations: Iterable[Operation]) -> list[Plain]:

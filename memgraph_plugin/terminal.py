@@ -112,8 +112,11 @@ def changes_of(operations: Sequence[Plain], receipts: Sequence[Plain]) -> str:
 
 
 @contextmanager
-def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of things done of all, their rate and the time left; gives the function to tell it with."""
+def counting(console: Console, what: str, *, transient: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar of things done of all, their rate and the time left; gives the function to tell it with.
+
+    A `transient` one is gone when it is done, and not shown in a pipe or before there is something to tell.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -121,13 +124,14 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
         _Rate(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=None)
+    hidden = transient and not console.is_terminal
+    with Progress(*columns, console=console, transient=transient, disable=hidden) as bar:
+        task = bar.add_task(what, total=None, visible=not transient)
 
         def tell(done: int, total: int) -> None:
             # What was done before the first call took no time of this run's.
             begun = bar.tasks[task].total is not None
-            (bar.update if begun else bar.reset)(task, completed=done, total=total)
+            (bar.update if begun else bar.reset)(task, completed=done, total=total, visible=True)
 
         yield tell
 

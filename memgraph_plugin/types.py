@@ -55,6 +55,19 @@ class Hit:
     bm25: float | None = None
 
 
+ClueKind: TypeAlias = Literal["span", "question", "entity", "draft"]
+"""span: a sentence as the source may have it · question: one that asks more precisely · entity: a name or a
+date · draft: an answer from memory alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clue:
+    """What a memory model recalls that may point at evidence. It is no evidence itself, and often inexact."""
+
+    kind: ClueKind
+    text: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryVersion:
     """One line of a memory's history: what it was, and what made it so. `memory` is None once deleted.
@@ -87,6 +100,23 @@ class Turn:
     text: str
     at: datetime
     speaker: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A text to be remembered. `id` names it among all (a file's path), `name` is what is cited.
+
+    `pages` are its text, one where it has no pages; they have numbers, from 1, where it is `paged`.
+    """
+
+    id: str
+    name: str
+    pages: tuple[str, ...]
+    paged: bool = False
+
+    @property
+    def text(self) -> str:
+        return "\n\n".join(self.pages)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,3 +267,20 @@ class Imported:
     memories: int = 0
     skipped: int = 0
     embedded: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KVRecord:
+    """A compressed memory (a model's keys and values of a text) without its windows: see `save_kv`.
+
+    `header` is the caller's JSON. `version` is another one after each save, and never again one that was
+    deleted under this key. `windows` are so many, and have `bytes` together.
+    """
+
+    namespace: Namespace
+    key: str
+    header: Mapping[str, Any]
+    version: int
+    windows: int
+    bytes: int
+    updated_at: datetime

@@ -10,7 +10,9 @@ import psycopg
 import pytest
 from psycopg import conninfo, sql
 
-for contract in ("store", "langgraph", "operations", "recall", "time", "undo", "forget", "portability"):
+for contract in (
+    *("store", "langgraph", "operations", "recall", "time", "undo", "forget", "portability", "compressed"),
+):
     pytest.register_assert_rewrite(f"memgraph_plugin.testing.{contract}_contract")
 
 pytest.register_assert_rewrite("memgraph_plugin.testing.conformance")

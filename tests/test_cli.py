@@ -52,7 +52,12 @@ def test_the_help_of_every_command_teaches_by_an_example() -> None:
     listed = runner.invoke(app, ["--help"]).stdout.partition("Commands:")[2]
     names = re.findall(r"^\s{2}(\w+)\s", listed, re.MULTILINE)
     assert {"demo", "chat", "ingest", "search", "history", "migrate", "doctor"} <= set(names)
-    groups = {"models": ["list", "pull"], "db": ["status", "stop"], "evaluate": ["locomo"]}
+    groups = {
+        "models": ["list", "pull"],
+        "db": ["status", "stop"],
+        "evaluate": ["locomo", "compression", "clues"],
+        "train": ["memorag"],
+    }
     for words in [[name] for name in names if name not in groups] + [
         [g, c] for g in groups for c in groups[g]
     ]:

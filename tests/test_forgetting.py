@@ -50,6 +50,8 @@ def sing(store: PostgresMemoryStore, *, beside: bool = True) -> None:
         store.apply(ANA, [full, NoOp(reason=CANARY)], **who)
     store.apply(ANA, [Update(key=f"{CANARY}-1", text=f"another {CANARY}"), Delete(key=f"{CANARY}-2")])
     store.put((*ANA, "below"), "k", {"text": CANARY})
+    for i in range(30):
+        store.save_kv(ANA, f"{CANARY}-{i}", {"tail": CANARY}, [CANARY.encode()] * 2)
     if beside:
         store.apply(BOB, [Insert(key=str(i), text=f"likes tea {i}") for i in range(30)])
 
@@ -94,11 +96,12 @@ def test_no_table_no_statistic_and_no_dump_has_a_word_of_it(
         conn.execute("CREATE INDEX kept ON memgraph_plugin.memory (key) WHERE namespace = 'memories.bob'")
     seen = places(dsn)
     assert {"pg_statistic", "memgraph_plugin.memory", "memgraph_plugin.operation_batch"} <= set(seen)
+    assert {"memgraph_plugin.kv_memory", "memgraph_plugin.kv_part"} <= set(seen)
     assert CANARY in dumped(dsn)
     erasure = store.forget(ANA, actor="support")
     assert places(dsn) == []
     assert CANARY not in dumped(dsn)
-    assert erasure.counts["memory"] == 30
+    assert [erasure.counts[table] for table in ("memory", "kv_memory", "kv_part")] == [30, 30, 60]
     assert len(store.recall(BOB, "", k=100)) == (30 if beside else 0)
     with psycopg.connect(dsn) as conn:
         left = conn.execute("SELECT relname FROM pg_class WHERE relname IN ('partial', 'kept')").fetchall()

@@ -94,7 +94,7 @@ async def test_streamed_and_whole_replies_are_the_same(model):
 
 
 def test_decoding_is_that_of_transformers(model):
-    weights = model._weights()
+    weights = model.weights()
     prompt = weights.tokenizer.apply_chat_template(
         [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt"
     )
@@ -234,7 +234,7 @@ def test_a_model_that_is_not_there_is_a_configuration_error(tmp_path, content):
 async def test_many_callers_share_one_copy_of_the_weights(tiny):
     models = [LocalChatModel(path=str(tiny), max_tokens=8) for _ in range(4)]
     with ThreadPoolExecutor(4) as pool:
-        weights = list(pool.map(lambda model: model._weights(), models))
+        weights = list(pool.map(lambda model: model.weights(), models))
     assert all(each is weights[0] for each in weights)
     replies = await asyncio.gather(*(model.ainvoke("Hi") for model in models))
     assert len({reply.text for reply in replies}) == 1
@@ -258,10 +258,10 @@ STRICT = """\
 
 
 def test_two_user_messages_in_a_row_are_one_to_the_template(model, monkeypatch):
-    tokenizer = model._weights().tokenizer
+    tokenizer = model.weights().tokenizer
     monkeypatch.setattr(tokenizer, "chat_template", STRICT)
     memory, question = HumanMessage("(memories)"), HumanMessage("Where do I live?")
-    ids = _prompt(model._weights(), [SystemMessage("Be kind."), memory, question], [], None)
+    ids = _prompt(model.weights(), [SystemMessage("Be kind."), memory, question], [], None)
     assert tokenizer.decode(ids) == "[system]Be kind.[user](memories)\n\nWhere do I live?"
 
 

@@ -218,6 +218,8 @@ def test_the_planner_keeps_no_samples_of_what_was_said(
         "reason",
         "evidence",
         "receipts",
+        "header",
+        "data",
     }
     assert {name for name in sampled if name.split(".")[1] in said} == set()
 

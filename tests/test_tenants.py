@@ -29,7 +29,7 @@ from memgraph_plugin.testing.store_contract import StoreContract
 from memgraph_plugin.types import Delete, Insert, Update
 
 ACME, CORP = ("acme", "ana"), ("acme-corp", "bo")
-TABLES = ("memory", "memory_version", "operation_batch")
+TABLES = ("memory", "memory_version", "operation_batch", "kv_memory", "kv_part")
 
 
 @pytest.fixture
@@ -93,6 +93,7 @@ def test_raw_sql_sees_its_scope_and_what_is_below(
     everybody = [("acme",), ACME, CORP, ("acmf",), ("acme ", "x"), ("acme/x",), ("ACME",)]
     for namespace in everybody:
         store.apply(namespace, [Insert(text="likes tea", key="k")])
+        store.save_kv(namespace, "k", {}, [b"likes tea"])
     with psycopg.connect(app_dsn, autocommit=True) as conn:
         assert seen(conn, "acme", table) == {"acme", "acme.ana"}
         assert seen(conn, "acme.ana", table) == {"acme.ana"}
@@ -244,6 +245,7 @@ def test_new_tables_are_granted_to_roles_that_have_the_old(dsn: str, role: str, 
             conn.execute("SELECT FROM memgraph_plugin.part")
         for forbidden in (
             "UPDATE memgraph_plugin.memory_version SET text = 'rewritten'",
+            "UPDATE memgraph_plugin.kv_part SET data = 'rewritten'",
             "INSERT INTO memgraph_plugin.migration VALUES (9999)",
             "TRUNCATE memgraph_plugin.memory",
             "ALTER TABLE memgraph_plugin.memory DISABLE ROW LEVEL SECURITY",

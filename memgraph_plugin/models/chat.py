@@ -39,8 +39,12 @@ def load_chat_model(
     return loaded
 
 
-def _local(model: str, cache_dir: Path, options: dict[str, Any]) -> BaseChatModel:
-    from memgraph_plugin.models.local import LocalChatModel
+def local_path(model: str, cache_dir: Path) -> str:
+    """Where the weights are of the model that "local:" is followed by: a directory, or a name on the hub.
+
+    Raises:
+        ConfigurationError: no name, or that of a model that can be pulled and was not.
+    """
     from memgraph_plugin.models.pull import default_model, mirrors, pulled_path
 
     if not model:
@@ -50,4 +54,10 @@ def _local(model: str, cache_dir: Path, options: dict[str, Any]) -> BaseChatMode
         raise ConfigurationError(
             f"the model {model!r} is not here yet; get it by: memgraph-plugin models pull {model}"
         )
-    return LocalChatModel(path=str(path or model), **options)
+    return str(path or model)
+
+
+def _local(model: str, cache_dir: Path, options: dict[str, Any]) -> BaseChatModel:
+    from memgraph_plugin.models.local import LocalChatModel
+
+    return LocalChatModel(path=local_path(model, cache_dir), **options)

@@ -67,7 +67,7 @@ class LocalChatModel(BaseChatModel):
         return {"ls_model_name": Path(self.path).name, **params, "ls_provider": "local"}
 
     def get_token_ids(self, text: str) -> list[int]:
-        ids: list[int] = self._weights().tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.weights().tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def bind_tools(
@@ -145,7 +145,7 @@ class LocalChatModel(BaseChatModel):
     ) -> Iterator[ChatGenerationChunk]:
         from memgraph_plugin.models.decoding import Constraint, decode
 
-        weights = self._weights()
+        weights = self.weights()
         tools = () if tool_choice == "none" else tools
         if tools and tool_choice not in (None, "auto"):
             json_schema = forced_call_schema(tools, str(tool_choice))
@@ -191,7 +191,8 @@ class LocalChatModel(BaseChatModel):
         )
         return ChatGenerationChunk(message=message)
 
-    def _weights(self) -> Weights:
+    def weights(self) -> Weights:
+        """The model and its tokenizer, loaded at the first call; shared by all who use that path."""
         try:
             from memgraph_plugin.models.weights import load_weights
         except ImportError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -137,6 +137,21 @@ def user_namespace(user_id: str) -> Namespace:
         ConfigurationError: the id is empty or has a NUL.
     """
     return check_labels(("memories", re.sub(r"%(?=2E|25)", "%25", user_id).replace(".", "%2E")))
+
+
+def documents_scope(runtime: Runtime[Any] | None, *, namespace: Sequence[str] | None = None) -> Scope:
+    """The scope of a step that works on documents: the given namespace, else `documents_in` the run's own.
+
+    Raises:
+        ConfigurationError, MissingNamespaceError: as `scope_of`.
+    """
+    scope = scope_of(runtime, namespace=namespace)
+    return scope if namespace is not None else replace(scope, namespace=documents_in(scope.namespace))
+
+
+def documents_in(namespace: Namespace) -> Namespace:
+    """Where the documents of a namespace are: below it, so that they go where it goes, and flood no talk."""
+    return (*namespace, "documents")
 
 
 def check_labels(namespace: Sequence[str]) -> Namespace:

@@ -62,6 +62,17 @@ def question_of(messages: Sequence[AnyMessage]) -> str:
     return "" if index is None else as_query(_words_of(messages[index]))
 
 
+def said_before(messages: Sequence[AnyMessage], most: int) -> tuple[str, ...]:
+    """The last `most` things said before the user's last message, in order: "user: ...", "assistant: ..."."""
+    index = last_human(messages) or 0
+    said = [
+        f"{role}: {as_query(text)}"
+        for message in messages[:index]
+        if (role := _role_of(message)) and (text := _words_of(message))
+    ]
+    return tuple(said[-most:])
+
+
 def as_query(text: str) -> str:
     """The two ends of a long text, or all of a short one."""
     half = QUERY_LENGTH // 2

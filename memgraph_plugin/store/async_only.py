@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -15,6 +15,7 @@ from memgraph_plugin.types import (
     Erasure,
     Hit,
     Imported,
+    KVRecord,
     LoggedBatch,
     Memory,
     MemoryKind,
@@ -69,6 +70,13 @@ class AsyncOnly(SweptByTask):
                 + f": await the method with the `a` prefix, or use {name.removeprefix('Async')}."
             )
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def _each(self, items: AsyncIterator[T]) -> Iterator[T]:
+        async def following() -> T | None:
+            return await anext(items, None)
+
+        while (item := self._wait(following())) is not None:
+            yield item
 
     def apply(
         self,
@@ -145,16 +153,34 @@ class AsyncOnly(SweptByTask):
         return self._wait(self.aerasures())
 
     def export(self, namespace: Namespace = (), *, vectors: bool = False) -> Iterator[str]:
-        lines = self.aexport(namespace, vectors=vectors)
-
-        async def following() -> str | None:
-            return await anext(lines, None)
-
-        while (line := self._wait(following())) is not None:
-            yield line
+        return self._each(self.aexport(namespace, vectors=vectors))
 
     def import_(self, lines: Iterable[str]) -> Imported:
         return self._wait(self.aimport(lines))
+
+    def save_kv(
+        self,
+        namespace: Namespace,
+        key: str,
+        header: Mapping[str, Any],
+        parts: Iterable[bytes],
+        *,
+        after: int = 0,
+        version: int | None = None,
+    ) -> KVRecord:
+        return self._wait(self.asave_kv(namespace, key, header, parts, after=after, version=version))
+
+    def load_kv(self, namespace: Namespace, key: str) -> KVRecord | None:
+        return self._wait(self.aload_kv(namespace, key))
+
+    def kv_parts(self, namespace: Namespace, key: str, *, version: int | None = None) -> Iterator[bytes]:
+        return self._each(self.akv_parts(namespace, key, version=version))
+
+    def list_kv(self, namespace: Namespace = ()) -> list[KVRecord]:
+        return self._wait(self.alist_kv(namespace))
+
+    def delete_kv(self, namespace: Namespace, key: str) -> bool:
+        return self._wait(self.adelete_kv(namespace, key))
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         return self._wait(self.abatch(ops))

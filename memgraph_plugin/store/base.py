@@ -2,7 +2,7 @@
 
 A `MemoryStore` is a LangGraph `BaseStore` (get, put, search, delete, list_namespaces, batch) with the memory
 operations beside it: `apply`, `recall`, `history`, `as_of`, `log`, `undo`. Each has an async twin with
-LangGraph's `a` prefix.
+LangGraph's `a` prefix. What there is of compressed memories is in `compressed_base`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from datetime import datetime
 from typing import Any, Literal, cast, get_args
 
 from langchain_core.embeddings import Embeddings
-from langgraph.store.base import BaseStore, IndexConfig, Op, Result, ensure_embeddings
+from langgraph.store.base import IndexConfig, Op, Result, ensure_embeddings
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
+from memgraph_plugin.store.compressed_base import CompressedStore
 from memgraph_plugin.types import (
     Erasure,
     Hit,
@@ -76,7 +77,7 @@ def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> 
     return None if given is None else ensure_embeddings(given)
 
 
-class MemoryStore(BaseStore):
+class MemoryStore(CompressedStore):
     """A LangGraph store that decides nothing and forgets nothing: versions, a log, and search that finds.
 
     `embeddings` is None for a store that ranks by words alone. `search` with a query ranks as LangGraph's
@@ -198,7 +199,8 @@ class MemoryStore(BaseStore):
         """Delete the memories of a namespace and of all below it; returns how many they were.
 
         They are ordinary deletions, in batches of up to a thousand: versions, lines in the log. `actor` is
-        noted in them. What is written meanwhile may stay.
+        noted in them. What is written meanwhile may stay. Compressed memories are deleted first, for good,
+        and not counted: what was deleted must not be recalled from them.
 
         Raises:
             InvalidNamespaceError: the prefix is empty, or a label is empty or has a dot.
@@ -210,7 +212,8 @@ class MemoryStore(BaseStore):
 
     @abstractmethod
     def forget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:
-        """Erase a namespace and all below it: memories, versions, the log with its reasons and keys, vectors.
+        """Erase a namespace and all below it: memories, versions, the log with its reasons and keys, vectors,
+        compressed memories.
 
         All in one transaction, which leaves a receipt without the name; `actor` stays in it as it is. A batch
         that was being written is waited for and erased; one that begins meanwhile comes after. Nothing can
@@ -221,7 +224,8 @@ class MemoryStore(BaseStore):
         Raises:
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
             InvalidValue: `actor` is the namespace, or a label of it: it would be kept.
-            StoreError: the database failed, or a writer did not end; nothing was erased.
+            StoreError: the database failed, or a writer did not end; nothing was erased. Or files of
+                compressed memories could not be removed: they are named, all else was erased.
         """
 
     @abstractmethod
@@ -233,7 +237,7 @@ class MemoryStore(BaseStore):
         """A namespace and all below it, or everything, as lines of JSON: the log and every version.
 
         As it is at the first line; the transaction that sees it so ends with the last one. `vectors` come at
-        half precision. The lines are plain text, also those of a sealed store.
+        half precision. The lines are plain text, also those of a sealed store. It has no compressed memories.
 
         Raises:
             InvalidNamespaceError: a label is empty or has a dot.

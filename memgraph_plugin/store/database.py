@@ -173,13 +173,20 @@ class Database:
         return [opened(self._sealer, record, namespace) for record in cursor.fetchall()]
 
     def stream_in(
-        self, conn: Conn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+        self,
+        conn: Conn,
+        name: str,
+        parameters: Mapping[str, Any],
+        scope: str = "exactly",
+        page: int = PAGE,
+        binary: bool = False,
     ) -> Generator[Record]:
         """`fetch_in`, a page at a time, for results of any size."""
         self.look_at(conn, parameters, scope)
         with conn.cursor(name=name) as cursor:
-            cursor.itersize = PAGE
-            cursor.execute(query(name, self.db_schema, scope, self.layout), parameters)
+            cursor.itersize = page
+            statement = query(name, self.db_schema, scope, self.layout)
+            cursor.execute(statement, parameters, binary=binary)
             for record in cursor:
                 yield opened(self._sealer, record, None)
 

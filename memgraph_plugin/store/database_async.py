@@ -176,13 +176,20 @@ class AsyncDatabase:
         return [opened(self._sealer, record, namespace) for record in await cursor.fetchall()]
 
     async def stream_in(
-        self, conn: AsyncConn, name: str, parameters: Mapping[str, Any], scope: str = "exactly"
+        self,
+        conn: AsyncConn,
+        name: str,
+        parameters: Mapping[str, Any],
+        scope: str = "exactly",
+        page: int = PAGE,
+        binary: bool = False,
     ) -> AsyncGenerator[Record]:
         """`fetch_in`, a page at a time, for results of any size."""
         await self.look_at(conn, parameters, scope)
         async with conn.cursor(name=name) as cursor:
-            cursor.itersize = PAGE
-            await cursor.execute(query(name, self.db_schema, scope, self.layout), parameters)
+            cursor.itersize = page
+            statement = query(name, self.db_schema, scope, self.layout)
+            await cursor.execute(statement, parameters, binary=binary)
             async for record in cursor:
                 yield opened(self._sealer, record, None)
 

@@ -14,6 +14,7 @@ from memgraph_plugin.errors import StoreError
 from memgraph_plugin.store import records
 from memgraph_plugin.store.database import Conn, Database
 from memgraph_plugin.store.indexes import Indexes
+from memgraph_plugin.store.kv_files import KVFiles, left_behind, remove
 from memgraph_plugin.store.sql import query
 from memgraph_plugin.store.storable import check_forget
 from memgraph_plugin.store.sweeper import SweptByThread
@@ -29,6 +30,7 @@ class Forgetting(SweptByThread):
 
     _database: Database
     _indexes: Indexes
+    _kv_files: KVFiles | None
 
     @abstractmethod
     def _open(self) -> None: ...
@@ -36,10 +38,13 @@ class Forgetting(SweptByThread):
     def forget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:
         check_forget(namespace, actor)
         self._open()
-        erasure = forget(self._database, namespace, actor)
+        erasure, files = forget(self._database, namespace, actor)
+        left = remove(self._kv_files, files)
         self._indexes.refresh()
         if vacuum:
             rewrite(self._database)
+        if left:
+            raise left_behind(left)
         return erasure
 
     def erasures(self) -> list[Erasure]:
@@ -47,8 +52,10 @@ class Forgetting(SweptByThread):
         return [records.erasure_of(found) for found in self._database.fetch("erasures", {})]
 
 
-def forget(database: Database, namespace: Namespace, actor: str) -> Erasure:
-    """Erase a namespace and all below it, in every table that has a column `namespace`; its receipt.
+def forget(database: Database, namespace: Namespace, actor: str) -> tuple[Erasure, list[str]]:
+    """Erase a namespace and all below it, in every table that has a column `namespace`.
+
+    Returns: its receipt, and the files of compressed memories that are to go with it.
 
     Raises:
         StoreError: a writer has been at work for a minute, or a right is missing; nothing was erased.
@@ -60,12 +67,13 @@ def forget(database: Database, namespace: Namespace, actor: str) -> Erasure:
     _writers_are_done(database)
     failed = False
 
-    def erase(conn: Conn) -> Erasure:
+    def erase(conn: Conn) -> tuple[Erasure, list[str]]:
         nonlocal failed
         conn.execute(query("one_snapshot", database.db_schema))
         if failed:  # a writer changed what was being erased: the next one waits
             database.fetch_in(conn, "no_writers", {})
         failed = True
+        files = [record["file"] for record in database.fetch_in(conn, "kv_files", where, "prefix")]
         found = database.fetch_in(conn, "tables_with_namespaces", where, "prefix")
         tables, counts = [record["name"] for record in found], {}
         for table in tables:
@@ -83,7 +91,7 @@ def forget(database: Database, namespace: Namespace, actor: str) -> Erasure:
         database.fetch_in(conn, "forget_samples_above", above)
         database.fetch_in(conn, "renew_statistics", {"schema": database.db_schema, "tables": tables})
         noted = database.fetch_in(conn, "insert_erasure", {**receipt, "counts": Jsonb(counts)})
-        return records.erasure_of({**receipt, **noted[0], "counts": counts})
+        return records.erasure_of({**receipt, **noted[0], "counts": counts}), files
 
     return database.transaction(erase)
 

@@ -20,6 +20,7 @@ from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase
 from memgraph_plugin.store.indexes_async import AsyncIndexes
+from memgraph_plugin.store.kv_files import KVFiles, left_behind, remove
 from memgraph_plugin.store.sql import query
 from memgraph_plugin.store.storable import check_forget
 from memgraph_plugin.store.visibility import EVERYTHING
@@ -34,6 +35,7 @@ class AsyncForgetting(AsyncOnly):
 
     _database: AsyncDatabase
     _indexes: AsyncIndexes
+    _kv_files: KVFiles | None
 
     @abstractmethod
     async def _open(self) -> None: ...
@@ -41,10 +43,13 @@ class AsyncForgetting(AsyncOnly):
     async def aforget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:
         check_forget(namespace, actor)
         await self._open()
-        erasure = await forget(self._database, namespace, actor)
+        erasure, files = await forget(self._database, namespace, actor)
+        left = await asyncio.to_thread(remove, self._kv_files, files)
         await self._indexes.refresh()
         if vacuum:
             await rewrite(self._database)
+        if left:
+            raise left_behind(left)
         return erasure
 
     async def aerasures(self) -> list[Erasure]:
@@ -52,8 +57,10 @@ class AsyncForgetting(AsyncOnly):
         return [records.erasure_of(found) for found in await self._database.fetch("erasures", {})]
 
 
-async def forget(database: AsyncDatabase, namespace: Namespace, actor: str) -> Erasure:
-    """Erase a namespace and all below it, in every table that has a column `namespace`; its receipt.
+async def forget(database: AsyncDatabase, namespace: Namespace, actor: str) -> tuple[Erasure, list[str]]:
+    """Erase a namespace and all below it, in every table that has a column `namespace`.
+
+    Returns: its receipt, and the files of compressed memories that are to go with it.
 
     Raises:
         StoreError: a writer has been at work for a minute, or a right is missing; nothing was erased.
@@ -65,12 +72,13 @@ async def forget(database: AsyncDatabase, namespace: Namespace, actor: str) -> E
     await _writers_are_done(database)
     failed = False
 
-    async def erase(conn: AsyncConn) -> Erasure:
+    async def erase(conn: AsyncConn) -> tuple[Erasure, list[str]]:
         nonlocal failed
         await conn.execute(query("one_snapshot", database.db_schema))
         if failed:  # a writer changed what was being erased: the next one waits
             await database.fetch_in(conn, "no_writers", {})
         failed = True
+        files = [record["file"] for record in await database.fetch_in(conn, "kv_files", where, "prefix")]
         found = await database.fetch_in(conn, "tables_with_namespaces", where, "prefix")
         tables, counts = [record["name"] for record in found], {}
         for table in tables:
@@ -88,7 +96,7 @@ async def forget(database: AsyncDatabase, namespace: Namespace, actor: str) -> E
         await database.fetch_in(conn, "forget_samples_above", above)
         await database.fetch_in(conn, "renew_statistics", {"schema": database.db_schema, "tables": tables})
         noted = await database.fetch_in(conn, "insert_erasure", {**receipt, "counts": Jsonb(counts)})
-        return records.erasure_of({**receipt, **noted[0], "counts": counts})
+        return records.erasure_of({**receipt, **noted[0], "counts": counts}), files
 
     return await database.transaction(erase)
 

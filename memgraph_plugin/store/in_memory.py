@@ -28,6 +28,7 @@ from langgraph.store.base import (
 
 from memgraph_plugin.errors import EmbeddingMismatch
 from memgraph_plugin.store.base import SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.compressed_in_memory import InMemoryCompressed
 from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, nearest, ranked
 from memgraph_plugin.store.exported import Logged
 from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
@@ -55,7 +56,7 @@ from memgraph_plugin.types import (
 )
 
 
-class InMemoryMemoryStore(InMemoryPast, InMemoryPortability):
+class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability):
     """A `MemoryStore` in this process's memory; safe to share between threads and event loops.
 
     Args:
@@ -84,6 +85,7 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryPortability):
         self._lock = threading.RLock()
         self._table = Table()
         self._erasures = []
+        self._compressed = {}
 
     # Each public method checks, then embeds (no lock is held while a model runs), then works under the lock.
 
@@ -167,6 +169,7 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryPortability):
         check_namespace(prefix)
         deleted = 0
         with self._lock:
+            self._delete_kv_below(prefix)
             for namespace, keys in self._below(prefix).items():
                 batch = self._batch(namespace, Vectors({}, {}), actor=actor)
                 deleted += len(self._write(batch, [Delete(key=key) for key in keys]).applied)

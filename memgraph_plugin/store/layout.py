@@ -53,10 +53,12 @@ class Layout:
 
     def schema(self, text: str) -> str:
         """`schema.sql` in this layout."""
-        text = re.sub(r"\bhalfvec\b", self.vector_type, text)
-        if not self.partitions:
-            return text
-        return f"CREATE TYPE place AS (part oid, line tid);\n\n{_PARTITIONED.sub(self._partitioned, text)}"
+        text = self.migration(re.sub(r"\bhalfvec\b", self.vector_type, text))
+        return f"CREATE TYPE place AS (part oid, line tid);\n\n{text}" if self.partitions else text
+
+    def migration(self, text: str) -> str:
+        """Tables that come later, in this layout."""
+        return _PARTITIONED.sub(self._partitioned, text) if self.partitions else text
 
     def _partitioned(self, found: re.Match[str]) -> str:
         """A table and its partitions. Nobody reads those but through the table, whose policies then hold."""

@@ -12,6 +12,7 @@ from langgraph.store.base import TTLConfig
 
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.settings import Settings
+from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.store.sealing import AesGcmSealer, Sealer
@@ -54,6 +55,7 @@ def _options(settings: Settings) -> dict[str, Any]:
         "db_schema": settings.db_schema,
         "language": settings.language,
         "sealer": sealer(settings),
+        "kv_files": None if settings.kv_dir is None else KVFiles(settings.kv_dir),
     }
 
 

@@ -36,12 +36,16 @@ class InMemoryPortability(MemoryStore):
     @abstractmethod
     def _probe(self) -> list[str]: ...
 
+    @abstractmethod
+    def _delete_kv_below(self, prefix: Namespace) -> dict[str, int]: ...
+
     def forget(self, namespace: Namespace, *, actor: str = "", vacuum: bool = False) -> Erasure:  # noqa: ARG002
         check_forget(namespace, actor)
         salt = os.urandom(16).hex()
         receipt = {"id": str(uuid.uuid4()), "salt": salt, "digest": erasure_digest(namespace, salt)}
         with self._lock:
-            counts, now = self._table.forget(namespace), datetime.now(UTC)
+            counts = self._table.forget(namespace) | self._delete_kv_below(namespace)
+            now = datetime.now(UTC)
             self._erasures.append(Erasure(**receipt, counts=counts, erased_at=now, actor=actor))
             return self._erasures[-1]
 

@@ -26,6 +26,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.compressed import Compressed
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.forgetting import Forgetting
@@ -40,6 +41,7 @@ from memgraph_plugin.store.journal import (
     plan,
     texts_to_embed,
 )
+from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past import Past
 from memgraph_plugin.store.portability import Portability
@@ -68,7 +70,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability):
+class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Compressed):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -92,6 +94,7 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability):
         index_threshold: rows from which on a namespace gets an index in the background, and is no longer read
             whole by each search (`store/indexing.py`); None for never.
         sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
+        kv_files: where large compressed memories are kept (`store/kv_files.py`); None for in the database.
 
     Raises on first use:
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
@@ -111,6 +114,7 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability):
         prepare: bool = True,
         index_threshold: int | None = THRESHOLD,
         sealer: Sealer | None = None,
+        kv_files: KVFiles | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embedder(index, embeddings)
@@ -125,6 +129,7 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability):
         if sealer is not None and self.embeddings is None:
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
+        self._kv_files = kv_files
         self._database = Database(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
         self._indexes = Indexes(self._database, index_threshold)
         leaves_when_forked(self)

@@ -25,6 +25,7 @@ from memgraph_plugin.errors import ConfigurationError, EmbeddingMismatch
 from memgraph_plugin.models.embeddings import embedding_name
 from memgraph_plugin.store import records
 from memgraph_plugin.store.base import MAX_RESULTS, SearchConfig, embedder, search_ranking
+from memgraph_plugin.store.compressed_async import AsyncCompressed
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.forgetting_async import AsyncForgetting
@@ -39,6 +40,7 @@ from memgraph_plugin.store.journal import (
     plan,
     texts_to_embed,
 )
+from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past_async import AsyncPast
 from memgraph_plugin.store.portability_async import AsyncPortability
@@ -67,7 +69,9 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForgetting, AsyncPortability):
+class AsyncPostgresMemoryStore(
+    AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForgetting, AsyncPortability, AsyncCompressed
+):
     """A `MemoryStore` on Postgres with pgvector.
 
         async with AsyncPostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -91,6 +95,7 @@ class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForg
         index_threshold: rows from which on a namespace gets an index in the background, and is no longer read
             whole by each search (`store/indexing.py`); None for never.
         sealer: encrypts what is stored, as `AesGcmSealer`; what search then loses is in `store/sealing.py`.
+        kv_files: where large compressed memories are kept (`store/kv_files.py`); None for in the database.
 
     Raises on first use:
         DatabaseUnavailable, SchemaOutOfDate, ConfigurationError (an unknown language), EmbeddingMismatch (the
@@ -110,6 +115,7 @@ class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForg
         prepare: bool = True,
         index_threshold: int | None = THRESHOLD,
         sealer: Sealer | None = None,
+        kv_files: KVFiles | None = None,
     ) -> None:
         super().__init__()
         self.embeddings = embedder(index, embeddings)
@@ -124,6 +130,7 @@ class AsyncPostgresMemoryStore(AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForg
         if sealer is not None and self.embeddings is None:
             raise ConfigurationError("A sealed store is searched by vectors alone: give it embeddings.")
         self._sealer = sealer
+        self._kv_files = kv_files
         self._database = AsyncDatabase(conninfo, db_schema, max_size=max_size, prepare=prepare, sealer=sealer)
         self._indexes = AsyncIndexes(self._database, index_threshold)
         leaves_when_forked(self)

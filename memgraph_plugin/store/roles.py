@@ -22,7 +22,9 @@ from memgraph_plugin.types import Namespace
 
 RIGHTS: dict[str, LiteralString] = {
     "migration": "SELECT",
-    "memory_version": "SELECT, INSERT, DELETE",  # never UPDATE: what was said stands, or is gone
+    # never UPDATE: what was said stands, or is gone
+    "memory_version": "SELECT, INSERT, DELETE",
+    "kv_part": "SELECT, INSERT, DELETE",
 }
 """What a role needs of some tables; of the others, `_rights` says."""
 

@@ -163,7 +163,11 @@ def _steps(conn: psycopg.Connection[Any], schema: str, version: int, layout: Lay
     # Of every row, where row-level security binds whoever migrates.
     yield "SELECT set_config('memgraph_plugin.scope', '.', true);"
     numbers = [number for number in sorted(MIGRATIONS) if number > version]
-    yield from [MIGRATIONS[number] for number in numbers] if version else [layout.schema(SCHEMA)]
+    if version:
+        there = current_layout(conn, schema)
+        yield from (there.migration(MIGRATIONS[number]) for number in numbers)
+    else:
+        yield layout.schema(SCHEMA)
     yield f"INSERT INTO migration (number) SELECT unnest(ARRAY{numbers});"
 
 

@@ -140,7 +140,7 @@ def opened(sealer: Sealer | None, record: dict[str, Any], namespace: str | None)
     changed: dict[str, Any] = {}
     value = record.get("value")
     if isinstance(value, dict) and SEALED in value:
-        said = json.loads(_open(sealer, value[SEALED], f"{namespace}\0{record['key']}"))
+        said = json.loads(opened_bytes(sealer, f"{namespace}\0{record['key']}", value[SEALED]))
         changed = {"text": said["text"], "value": said["value"]}
     if _is_sealed(record.get("reason")):
         changed["reason"] = _opened_text(sealer, record["reason"], namespace)
@@ -150,6 +150,39 @@ def opened(sealer: Sealer | None, record: dict[str, Any], namespace: str | None)
             for receipt in record["receipts"]
         ]
     return {**record, **changed} if changed else record
+
+
+def sealed_header(sealer: Sealer | None, bound_to: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A compressed memory's header, as the database is to see it."""
+    if sealer is None:
+        return header
+    plain = json.dumps(header, ensure_ascii=False).encode()
+    return {SEALED: sealer.seal(plain, bound_to.encode())}
+
+
+def opened_header(sealer: Sealer | None, bound_to: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A header as it was before it was sealed.
+
+    Raises:
+        SealBroken: it cannot be opened, or there is no sealer.
+    """
+    if SEALED not in header:
+        return header
+    said: dict[str, Any] = json.loads(opened_bytes(sealer, bound_to, header[SEALED]))
+    return said
+
+
+def opened_bytes(sealer: Sealer | None, bound_to: str, sealed: str) -> bytes:
+    """What was sealed with `Sealer.seal`.
+
+    Raises:
+        SealBroken: it cannot be opened, or there is no sealer.
+    """
+    if sealer is None:
+        raise SealBroken(
+            "A memory is sealed: set MEMGRAPH_PLUGIN_SEALING_KEYS, or give the store its sealer."
+        )
+    return sealer.open(sealed, bound_to.encode())
 
 
 def resealed(sealer: Sealer, record: dict[str, Any]) -> dict[str, Any] | None:
@@ -209,12 +242,4 @@ def _sealed_text(sealer: Sealer, namespace: str, text: str) -> str:
 def _opened_text(sealer: Sealer | None, text: str, namespace: str | None) -> str:
     if not _is_sealed(text):
         return text
-    return _open(sealer, text.removeprefix(f"{SEALED}:"), str(namespace)).decode()
-
-
-def _open(sealer: Sealer | None, sealed: str, bound_to: str) -> bytes:
-    if sealer is None:
-        raise SealBroken(
-            "A memory is sealed: set MEMGRAPH_PLUGIN_SEALING_KEYS, or give the store its sealer."
-        )
-    return sealer.open(sealed, bound_to.encode())
+    return opened_bytes(sealer, str(namespace), text.removeprefix(f"{SEALED}:")).decode()

@@ -7,7 +7,9 @@ from abc import abstractmethod
 from itertools import groupby
 
 from memgraph_plugin.store import records
+from memgraph_plugin.store.compressed import delete
 from memgraph_plugin.store.database import Conn, Database
+from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.storable import check_namespace, check_prefix
 from memgraph_plugin.store.sweeper import SweptByThread
 from memgraph_plugin.types import Delete, Namespace
@@ -23,6 +25,7 @@ class Upkeep(SweptByThread):
     """The part of the Postgres store that works in the background, or on many namespaces at once."""
 
     _database: Database
+    _kv_files: KVFiles | None
 
     @abstractmethod
     def _open(self) -> None:
@@ -51,6 +54,8 @@ class Upkeep(SweptByThread):
     def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
         check_namespace(prefix)
         self._open()
+        compressed = {"namespace": records.encode(prefix)}
+        delete(self._database, self._kv_files, "delete_kv_below", compressed, "prefix")
         deleted, after = 0, ("", "")
         while True:
             where = {

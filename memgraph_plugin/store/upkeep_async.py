@@ -8,7 +8,9 @@ from itertools import groupby
 
 from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
+from memgraph_plugin.store.compressed_async import delete
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase
+from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.storable import check_namespace, check_prefix
 from memgraph_plugin.types import Delete, Namespace
 
@@ -23,6 +25,7 @@ class AsyncUpkeep(AsyncOnly):
     """The part of the Postgres store that works in the background, or on many namespaces at once."""
 
     _database: AsyncDatabase
+    _kv_files: KVFiles | None
 
     @abstractmethod
     async def _open(self) -> None:
@@ -51,6 +54,8 @@ class AsyncUpkeep(AsyncOnly):
     async def adelete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
         check_namespace(prefix)
         await self._open()
+        compressed = {"namespace": records.encode(prefix)}
+        await delete(self._database, self._kv_files, "delete_kv_below", compressed, "prefix")
         deleted, after = 0, ("", "")
         while True:
             where = {

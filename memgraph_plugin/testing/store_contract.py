@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 import pytest
 
 from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.testing.compressed_contract import CompressedContract
 from memgraph_plugin.testing.forget_contract import ForgetContract
 from memgraph_plugin.testing.langgraph_contract import LangGraphContract
 from memgraph_plugin.testing.operations_contract import OperationsContract
@@ -39,6 +40,7 @@ class StoreContract(
     UndoContract,
     ForgetContract,
     PortabilityContract,
+    CompressedContract,
 ):
     """Everything that a `MemoryStore` promises. `has_sync` is False for a store with async methods alone."""
 
@@ -63,6 +65,11 @@ class StoreContract(
             assert store.get(ADA, "put") is None
             assert store.list_namespaces() == [ADA]
             assert store.count(ADA) == 1
+            kept = store.save_kv(ADA, "book", {"tail": [1]}, [b"one", b"two"])
+            assert store.load_kv(ADA, "book") == kept
+            assert store.list_kv(ADA) == [kept]
+            assert list(store.kv_parts(ADA, "book", version=kept.version)) == [b"one", b"two"]
+            assert store.delete_kv(ADA, "book")
             lines = list(store.export(ADA))
             assert store.import_(lines).skipped == len(lines) - 2
             assert store.forget(ADA).of(ADA)
