@@ -13,7 +13,6 @@ drafter can beat by much.
 from __future__ import annotations
 
 import json
-import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from langchain_core.messages import HumanMessage
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.evaluation.bootstrap import interval
 from memgraph_plugin.memorag.clues import Ask, ClueDrafter, Scenario
 from memgraph_plugin.nodes.recall_clues import Way, recall_by_clues
 from memgraph_plugin.nodes.scope import Scope
@@ -47,8 +47,6 @@ KINDS: Mapping[System, tuple[ClueKind, ...]] = {
     "draft": ("span", "question", "draft"),
     "routed": ("span", "question", "entity"),
 }
-
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +99,7 @@ class Report:
             "systems": {
                 name: {
                     "recall": round(100 * fmean(found.recall), 1),
-                    "interval": [round(100 * end, 1) for end in interval(found.recall)],
+                    "interval": [round(100 * end, 1) for end in interval(found.recall, fmean)],
                     "seconds": round(fmean(found.seconds), 2),
                     "clues": found.clues,
                     "cases": len(found.recall),
@@ -157,13 +155,6 @@ def evaluate(
 def reward(case: Case, keys: Sequence[str]) -> float:
     """What a drafter is rewarded with: the share of the needs that these passages meet, 0..1."""
     return fmean(bool(need & set(keys)) for need in case.needs)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """95 % bootstrap interval of the mean, over cases."""
-    draw = random.Random(0)  # noqa: S311 - resampling
-    means = sorted(fmean(draw.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
 
 
 def evidence_table(report: Report) -> Table:

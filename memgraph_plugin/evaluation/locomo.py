@@ -9,7 +9,6 @@ Main figures are of categories 1 to 4. Evidence that names no turn is dropped, a
 from __future__ import annotations
 
 import json
-import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from memgraph_plugin.evaluation import bootstrap
 from memgraph_plugin.ingestion import ingest, locomo_samples, read_conversations
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.ranking import within_budget
@@ -32,8 +32,6 @@ CATEGORIES = {1: "multi-hop", 2: "temporal", 3: "open-domain", 4: "single-hop", 
 MAIN = (1, 2, 3, 4)
 DEEPEST = 200
 """Hits asked for: enough to fill the largest budget with short turns."""
-
-RESAMPLES = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +157,7 @@ def interval(answers: Sequence[Answer], measure: Callable[[Sequence[Answer]], fl
     for answer in answers:
         by_conversation.setdefault(answer.question.conversation, []).append(answer)
     groups = list(by_conversation.values())
-    if not groups:
-        return 0.0, 0.0
-    draw = random.Random(0)  # noqa: S311 - resampling
-    means = sorted(
-        measure([answer for group in draw.choices(groups, k=len(groups)) for answer in group])
-        for _ in range(RESAMPLES)
-    )
-    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES) - 1]
+    return bootstrap.interval(groups, lambda drawn: measure([each for group in drawn for each in group]))
 
 
 def table(report: Report) -> Table:

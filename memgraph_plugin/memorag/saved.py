@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -79,10 +78,6 @@ def opened(
     if memory.entries != about["entries"]:
         raise FingerprintMismatch(f"A memory of {about['entries']} entries has {memory.entries}.")
     return memory
-
-
-def sha256(part: bytes) -> str:
-    return hashlib.sha256(part).hexdigest()
 
 
 def _joined(found: list[dict[str, torch.Tensor]], name: str, device: Any) -> torch.Tensor:

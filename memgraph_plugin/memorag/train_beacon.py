@@ -27,9 +27,10 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.memorag.beacon import MemoryTokens
+from memgraph_plugin.memorag.compressor import keep
 from memgraph_plugin.memorag.framing import Frame
-from memgraph_plugin.memorag.kv_memory import Layer, cache_of
-from memgraph_plugin.memorag.rotary import check_supported, moved
+from memgraph_plugin.memorag.kv_memory import Cache, Layer, cache_of
+from memgraph_plugin.memorag.rotary import check_supported
 from memgraph_plugin.models.weights import Weights
 from memgraph_plugin.prompts import RECONSTRUCT
 
@@ -215,18 +216,12 @@ class _Reader(nn.Module):
         return logits
 
 
-def _kept(cache: Any, before: list[Layer], mask: torch.Tensor, frequencies: torch.Tensor) -> list[Layer]:
+def _kept(cache: Cache, before: list[Layer], mask: torch.Tensor, frequencies: torch.Tensor) -> list[Layer]:
     """The memory with the memory tokens of the window that the cache has behind it; differentiable."""
-    start = before[0][0].shape[2] if before else 0
-    places = mask.nonzero()[:, 0]
-    by = torch.arange(len(places), device=mask.device) - places
-    kept = []
+    start, places = before[0][0].shape[2] if before else 0, mask.nonzero()[:, 0]
     for layer in cache.layers:
-        at = torch.cat([torch.arange(start, device=mask.device), start + places])
-        keys, values = layer.keys[:, :, at], layer.values[:, :, at]
-        own = moved(keys[:, :, start:], by.expand(keys.shape[1], -1), frequencies)
-        kept.append((torch.cat([keys[:, :, :start], own], dim=2), values))
-    return kept
+        keep(layer, start, places.expand(layer.keys.shape[1], -1), frequencies)
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def _one(samples: Sequence[Sample]) -> dict[str, Any]:
