@@ -7,7 +7,7 @@ MEMGRAPH_PLUGIN_* variables (see `memgraph_plugin.settings`); the store is the o
 from functools import partial
 
 from memgraph_plugin.documents_graph import build_documents_graph
-from memgraph_plugin.memorizing import drafters, load_compressor
+from memgraph_plugin.drafting import drafters, load_compressor, load_gist_model
 from memgraph_plugin.models.chat import load_chat_model
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.types import Document, Insert
@@ -29,5 +29,8 @@ def split(document: Document) -> list[Insert]:
 graph = build_documents_graph(
     load_model if settings.chat_model else None,
     split=split,
-    clues=drafters(partial(load_compressor, cache_dir=settings.cache_dir)),
+    clues=drafters(
+        partial(load_compressor, cache_dir=settings.cache_dir),
+        partial(load_gist_model, base_url=settings.base_url, cache_dir=settings.cache_dir),
+    ),
 )

@@ -6,9 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memgraph_plugin.documents import read_documents
+    from memgraph_plugin.documents_graph import build_documents_graph
     from memgraph_plugin.errors import MemgraphPluginError
     from memgraph_plugin.graph import build_memory_graph
     from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
+    from memgraph_plugin.integrations.llama_index import passages_of
     from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
     from memgraph_plugin.memalpha.policies import Policy
     from memgraph_plugin.memalpha.rules import RulePolicy
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from memgraph_plugin.types import (
         Clue,
         Delete,
+        Document,
         Erasure,
         Hit,
         Imported,
@@ -44,9 +48,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "documents": ("read_documents",),
+    "documents_graph": ("build_documents_graph",),
     "errors": ("MemgraphPluginError",),
     "graph": ("build_memory_graph",),
     "integrations.langchain": ("MemoryMiddleware", "MemoryRetriever", "memory_tools"),
+    "integrations.llama_index": ("passages_of",),
     "memalpha.chat_policy": ("ChatModelPolicy",),
     "memalpha.policies": ("Policy",),
     "memalpha.rules": ("RulePolicy",),
@@ -65,6 +72,7 @@ _HOMES = {
     "types": (
         "Clue",
         "Delete",
+        "Document",
         "Erasure",
         "Hit",
         "Imported",
@@ -87,6 +95,7 @@ __all__ = [
     "ChatModelPolicy",
     "Clue",
     "Delete",
+    "Document",
     "Erasure",
     "Hit",
     "Imported",
@@ -113,11 +122,14 @@ __all__ = [
     "Turn",
     "Update",
     "aopen_store",
+    "build_documents_graph",
     "build_memory_graph",
     "load_chat_model",
     "load_embeddings",
     "memory_tools",
     "open_store",
+    "passages_of",
+    "read_documents",
     "user_namespace",
 ]
 

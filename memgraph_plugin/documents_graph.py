@@ -42,7 +42,7 @@ def build_documents_graph(
         split: makes passages of the documents that come with a question, as `passages_of` in
             `integrations.llama_index` does; None leaves out `memorize`.
         clues: who drafts clues for questions that do not say what they need, or who has such a drafter for a
-            namespace, as `memorizing.drafters` has where documents have a compressed memory.
+            namespace, as `drafting.drafters` has where documents have a compressed memory or gists.
         k: passages that an answer is made from, at most.
         token_budget: tokens of passages laid before the model, at most.
         system_prompt: in place of `ANSWER_PROMPT`; "" for none.

@@ -1,28 +1,24 @@
-"""Compressed memories of documents in the store, one chain of windows each: what clues are drafted from."""
+"""What the store remembers of documents, for clues to be drafted from: compressed memories, or gists.
+
+Either is kept as a chain that grows at its end: of windows, or of one gist after another.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from langgraph.runtime import get_runtime
+from langchain_core.language_models import BaseChatModel
 
-from memgraph_plugin.errors import ConfigurationError, FingerprintMismatch, MissingExtraError
-from memgraph_plugin.memorag.clues import Ask, ClueDrafter
-from memgraph_plugin.memorag.spec import MemorySpec
-from memgraph_plugin.models.chat import local_path
-from memgraph_plugin.nodes.memorize import PASSAGES, Progress, held_passages, write_passages
-from memgraph_plugin.nodes.recall_clues import DrafterSource
-from memgraph_plugin.nodes.scope import memory_store
-from memgraph_plugin.state import MemoryContext
+from memgraph_plugin.errors import ConfigurationError, FingerprintMismatch
+from memgraph_plugin.memorag import gist
+from memgraph_plugin.nodes.memorize import Progress, held_passages, write_passages
 from memgraph_plugin.store.base import MemoryStore
-from memgraph_plugin.types import Clue, Document, KVRecord, Namespace
+from memgraph_plugin.types import Document, KVRecord, Namespace
 
 if TYPE_CHECKING:
     from memgraph_plugin.memorag.compressor import Compressor
@@ -33,9 +29,6 @@ logger = logging.getLogger(__name__)
 ASKING = 1024
 """Positions that are kept free for a question and its reply."""
 
-FOUND = 20
-"""Passages that say which documents a question is about."""
-
 
 def forget_documents(store: MemoryStore, namespace: Namespace, path: str) -> list[str]:
     """Delete the passages and compressed memories of a document, or of all in a folder; their ids.
@@ -43,7 +36,7 @@ def forget_documents(store: MemoryStore, namespace: Namespace, path: str) -> lis
     Passages are ordinary deletions: their history stays until the namespace is forgotten.
     """
     held = held_passages(store, namespace)
-    compressed = {str(record.header["document"]): record.key for record in store.list_kv(namespace)}
+    compressed = {str(record.header["document"]): record.key for record in document_records(store, namespace)}
     forgotten = sorted(within({**held, **compressed}, path))
     for document in forgotten:
         write_passages(store, namespace, [], held.get(document, set()))
@@ -56,6 +49,12 @@ def within(documents: Iterable[str], path: str) -> set[str]:
     """The documents that are this file, or lie in this folder."""
     folder = path.rstrip(os.sep) + os.sep
     return {document for document in documents if document == path or document.startswith(folder)}
+
+
+def document_records(store: MemoryStore, namespace: Namespace) -> list[KVRecord]:
+    """What is remembered of documents in a namespace, without those below it; one record a document."""
+    records = store.list_kv(namespace)
+    return [record for record in records if record.namespace == namespace and "document" in record.header]
 
 
 def compress(
@@ -113,92 +112,65 @@ def compress(
             return record
 
 
-def load_compressor(header: Mapping[str, Any], *, cache_dir: Path) -> Compressor:
-    """The compressor that a memory's header names: "memory_model" and "memory_tokens", which the command
-    `memorize` writes there, and "spec".
+def keep_gists(
+    store: MemoryStore,
+    namespace: Namespace,
+    document: Document,
+    model: BaseChatModel,
+    *,
+    about: Mapping[str, Any],
+    tokens: int = gist.PIECE,
+    progress: Progress | None = None,
+) -> KVRecord:
+    """Keep the gist of each piece of a document, each written as soon as the model gave it.
 
-    Raises:
-        ConfigurationError: there is no such local model, or it can make no memory.
-        FingerprintMismatch: the memory tokens were trained with another model.
-        MissingExtraError: the extra `local` is not installed.
-    """
-    model, tokens = str(header.get("memory_model", "")), str(header.get("memory_tokens", ""))
-    provider, _, name = model.partition(":")
-    if provider != "local":
-        raise ConfigurationError(f'a compressed memory needs a local model, as "local:NAME", not {model!r}')
-    path = local_path(name, cache_dir)
-    try:
-        from memgraph_plugin.memorag import beacon
-        from memgraph_plugin.memorag.compressor import Compressor
-        from memgraph_plugin.models.weights import load_weights
-    except ImportError as error:
-        raise MissingExtraError("local", "A compressed memory") from error
-    weights = load_weights(path)
-    trained = beacon.load(Path(tokens), weights.model) if tokens else None
-    return Compressor(weights, MemorySpec(**header["spec"]), trained)
-
-
-def drafters(load: Callable[[Mapping[str, Any]], Compressor]) -> DrafterSource:
-    """Who drafts clues from the compressed memories that a run's store has: for `build_documents_graph`.
+    What the same model made of a piece that is still there is not asked for again: after an interruption, and
+    where the document has changed. Anything else under its key is replaced.
 
     Args:
-        load: the compressor that made a memory, by its header, as `load_compressor` is.
+        about: what the header says besides, as JSON: "memory_model", the model's name.
+        tokens: of a piece, about.
+        progress: called with the pieces that are done, and all of them.
+
+    Raises:
+        VersionConflict: another run writes the same memory.
+        StoreError: the gists before were written.
+        Exception: the model's own; the gists before were written.
     """
+    key, digests = (
+        memory_key(document.id),
+        [gist.digest(piece) for piece in gist.pieces(document.text, tokens)],
+    )
+    fingerprint = gist.fingerprint(str(about["memory_model"]), tokens)
+    record = store.load_kv(namespace, key)
+    held, stored = _held_gists(store, record, fingerprint, digests)
+    header = {
+        **about,
+        "format": gist.FORMAT,
+        "fingerprint": fingerprint,
+        "digests": digests,
+        "document": document.id,
+        "name": document.name,
+    }
+    known = {made.digest for made in held}
 
-    def of(namespace: Namespace) -> ClueDrafter | None:
-        store = memory_store(get_runtime(MemoryContext).store)
-        records = [record for record in store.list_kv(namespace) if record.namespace == namespace]
-        return DocumentsDrafter(store, records, load) if records else None
+    def save(windows: Sequence[gist.Gist], after: int) -> KVRecord:
+        version = record.version if record else None
+        stored = map(gist.to_bytes, windows)
+        return store.save_kv(namespace, key, header, stored, after=after, version=version)
 
-    return of
-
-
-class DocumentsDrafter:
-    """Drafts clues from the memories of the documents that a question's own words find, else of any.
-
-    They are read as one, as many as their model has positions for, the best found first.
-
-    Raises (when it drafts):
-        FingerprintMismatch: a memory is not of the model that is here, or its bytes are broken.
-    """
-
-    name = "documents"
-
-    def __init__(
-        self,
-        store: MemoryStore,
-        records: Sequence[KVRecord],
-        load: Callable[[Mapping[str, Any]], Compressor],
-    ) -> None:
-        self._store, self._records, self._load = store, records, load
-
-    def draft(self, ask: Ask) -> list[Clue]:
-        from memgraph_plugin.memorag import saved
-        from memgraph_plugin.memorag.drafters import MemoryModelDrafter
-        from memgraph_plugin.memorag.kv_memory import joined
-
-        hits = self._store.recall(self._records[0].namespace, ask.query, k=FOUND, kinds=PASSAGES)
-        ranks = {hit.memory.session: rank for rank, hit in reversed(list(enumerate(hits)))}
-        ordered = sorted(self._records, key=lambda record: ranks.get(record.header["document"], FOUND))
-        compressor = self._load(ordered[0].header)
-        weights, room = compressor.weights, compressor.weights.max_tokens - ASKING
-        memories: list[KVMemory] = []
-        for record in ordered:
-            needed = record.header["entries"] + len(record.header["tail"])
-            alike = record.header["fingerprint"] == ordered[0].header["fingerprint"]
-            if not memories or (alike and needed <= room):
-                parts = self._store.kv_parts(record.namespace, record.key, version=record.version)
-                device = weights.model.device
-                memories.append(saved.opened(record.header, parts, compressor.fingerprint, device))
-                room -= needed
-        memory = memories[0]
-        if len(memories) > 1:
-            memory = joined(memories, weights.model.base_model.rotary_emb.inv_freq)
-        return MemoryModelDrafter(weights, memory).draft(ask)
-
-    async def adraft(self, ask: Ask) -> list[Clue]:
-        """Async twin of `draft`."""
-        return await asyncio.to_thread(self.draft, ask)
+    if record is None or record.header != header:
+        record = save([], after=stored)
+    made = []
+    for each in gist.gists(model, document.text, done=held, tokens=tokens):
+        made.append(each)
+        if each.digest not in known:
+            known.add(each.digest)
+            record = save([each], after=record.windows)
+        if progress:
+            progress(len(made), len(digests))
+    wanted = {each.digest: each for each in made}
+    return record if record.windows == len(wanted) else save(list(wanted.values()), after=0)
 
 
 def memory_key(document: str) -> str:
@@ -245,6 +217,26 @@ def _opened(store: MemoryStore, record: KVRecord, compressor: Compressor) -> KVM
         return None
     memory.tail = []
     return memory
+
+
+def _held_gists(
+    store: MemoryStore, record: KVRecord | None, fingerprint: Mapping[str, str], digests: Sequence[str]
+) -> tuple[list[gist.Gist], int]:
+    """The stored gists that are still of use, and how many there are with those that are not.
+
+    Nothing is of use where somebody else made them: then both are none.
+    """
+    if record is None:
+        return [], 0
+    if record.header.get("fingerprint") != fingerprint:
+        logger.warning("A document is memorized anew: its memory was made by another model, or otherwise")
+        return [], 0
+    try:
+        parts = store.kv_parts(record.namespace, record.key, version=record.version)
+        return gist.from_bytes(parts, digests), record.windows
+    except FingerprintMismatch as error:
+        logger.warning("A document is memorized anew. %s", error)
+        return [], 0
 
 
 def _digest(ids: Sequence[int], window: int) -> str:

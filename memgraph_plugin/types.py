@@ -69,6 +69,47 @@ class Clue:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A source and what was made of it: a pair of a corpus, or a draft of the model's own (Selfmem)."""
+
+    source: str
+    target: str
+    key: str = ""
+    origin: Literal["corpus", "self"] = "corpus"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a generator is asked to do in one round; there is no place in it for a reference.
+
+    Args:
+        source: what is to be translated, shortened, replied to.
+        memory: the one text that it may lean on: at first the target of the nearest example, from then on a
+            candidate of its own; "" for none.
+        examples: what was retrieved for it, nearest first.
+        round: 0 where the memory was retrieved.
+    """
+
+    source: str
+    memory: str = ""
+    examples: tuple[Example, ...] = ()
+    round: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One of several outputs for a source.
+
+    Args:
+        text: the output.
+        logprob: mean log probability of its tokens, in nats; None where the model does not tell.
+    """
+
+    text: str
+    logprob: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryVersion:
     """One line of a memory's history: what it was, and what made it so. `memory` is None once deleted.
 

@@ -6,8 +6,10 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ pytest.importorskip("llama_index.core", reason="needs the extra documents")
 from memgraph_plugin.models.pull import pulled_path
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.store.postgres import PostgresMemoryStore
-from memgraph_plugin.testing.openai_server import OpenAIServer
+from memgraph_plugin.testing.openai_server import Fault, OpenAIServer
 from tests.files import HANDBOOK, write_pdf
 from tests.test_cli import _wide_and_plain as _wide_and_plain
 from tests.test_cli import call, hosted, process
@@ -102,7 +104,9 @@ def test_what_cannot_be_memorized_is_told_and_the_rest_is(dsn: str, papers: Path
     [
         (("memorize", "/nowhere/at/all.txt"), "cannot be read: No such file"),
         (("memorize", "/nowhere", "--forget"), "nothing is memorized of"),
-        (("memorize", ".", "--model", "openai:gpt"), "needs a local model"),
+        (("memorize", ".", "--model", "openai:gpt"), "any chat model makes gists: --mode gist"),
+        (("memorize", ".", "--mode", "gist"), "gists need a chat model"),
+        (("memorize", ".", "--mode", "short"), '--mode is "compressed" or "gist"'),
         (("memorize", ".", "--model", "local:"), "names no model"),
         (("memorize", ".", "--model", "local:/nowhere"), "no language model could be loaded"),
         (("ask", "Where?"), "no documents of ana are memorized yet"),
@@ -167,6 +171,71 @@ def test_ctrl_c_in_the_middle_loses_nothing(dsn: str, tmp_path: Path, tiny_path:
         done = call(dsn, *words)
         assert done.exit_code == 0, done.output
         assert windows() == len(HANDBOOK * 5) // 32
+
+
+def gist_or_clues(body: dict[str, Any]) -> str:
+    """What a hosted model says to each of its three tasks, by the words of the request."""
+    asked = json.dumps(body)
+    if "response_format" in body or body.get("tools"):
+        return json.dumps({"spans": ["The seal is in a tin of herring."], "questions": [], "entities": []})
+    return "It is in a tin of herring [1]." if "<passage number" in asked else "About seals and tins."
+
+
+def test_gists_of_a_hosted_model_are_what_clues_are_drafted_from(dsn: str, papers: Path) -> None:
+    with OpenAIServer(gist_or_clues) as server:
+        env = hosted(server)
+        words = ("memorize", str(papers), "--user", "ana", "--mode", "gist", "--model", "openai:gist-maker")
+        done = call(dsn, *words, **env)
+        assert done.exit_code == 0, done.output
+        assert [line.rpartition("; ")[2] for line in done.stdout.splitlines()] == ["1 gists", "1 gists"]
+        asked = len(server.requests)
+        assert call(dsn, *words, **env).exit_code == 0
+        assert len(server.requests) == asked == 2, "what was made is not asked for again"
+        for more, drafter in (((), "gist-maker"), (("--clues", "openai:other"), "other")):
+            asked = len(server.requests)
+            shown = call(dsn, "ask", "What happened to that thing? The seal?", "--user", "ana", *more, **env)
+            assert shown.stdout.startswith("It is in a tin of herring [1]."), shown.output
+            first, last = server.requests[asked].body, server.requests[-1].body
+            assert (first["model"], last["model"]) == (drafter, "gpt-test")
+            assert "About seals and tins." in json.dumps(first)
+        asked = len(server.requests)
+        call(dsn, "ask", "What happened to that thing? The seal?", "--user", "ana", "--clues", "none", **env)
+        assert [request.body["model"] for request in server.requests[asked:]] == ["gpt-test"]
+    with PostgresMemoryStore(dsn) as store:
+        assert {record.header["memory_model"] for record in store.list_kv()} == {"openai:gist-maker"}
+
+
+def test_gists_are_gone_on_with_after_ctrl_c_and_after_a_failure(dsn: str, tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("".join(f"Chapter {n}. " + "Rain. " * 90 for n in range(12)))
+    words = ("memorize", str(tmp_path / "book.txt"), "--user", "ana", "--mode", "gist")
+    words += ("--model", "openai:gpt-test", "--window", "128")
+    hold = threading.Event()
+
+    def slowly(_: dict[str, Any]) -> str:
+        if len(server.requests) > 8:
+            hold.wait(20)
+        return "About rain."
+
+    with OpenAIServer(slowly) as server, PostgresMemoryStore(dsn) as store:
+        with process(dsn, *words, **hosted(server)) as first:
+            while sum(record.windows for record in store.list_kv()) < 8:
+                assert first.poll() is None, first.communicate()
+                time.sleep(0.05)
+            first.send_signal(signal.SIGINT)
+            hold.set()
+            _, said = first.communicate(timeout=60)
+        assert first.returncode == 130, said
+        assert said.splitlines()[-1] == "Stopped. The same command goes on from here."
+        server.faults = [Fault(status=400)]
+        failed = call(dsn, *words, **hosted(server))
+        assert failed.exit_code == 1
+        assert "out of order; the same command goes on from here" in failed.stderr
+        asked = len(server.requests)
+        done = call(dsn, *words, **hosted(server))
+        (record,) = store.list_kv()
+        assert done.stdout.endswith(f"; {record.windows} gists\n")
+        assert record.windows == len(record.header["digests"]) > 8
+        assert len(server.requests) - asked <= record.windows - 8
 
 
 @pytest.mark.local_model

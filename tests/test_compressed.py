@@ -11,7 +11,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg import conninfo
+from typer.testing import CliRunner
 
+from memgraph_plugin.cli import app
 from memgraph_plugin.errors import (
     DatabaseUnavailable,
     FingerprintMismatch,
@@ -25,6 +27,7 @@ from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.parts import SEALED_SIZE, SIZE, Cutter, spans
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
+from memgraph_plugin.store.resealing import reseal_compressed
 from memgraph_plugin.store.sealing import AesGcmSealer, new_key
 from memgraph_plugin.store.sql import MIGRATIONS
 from memgraph_plugin.testing import HashingEmbeddings
@@ -374,6 +377,77 @@ def test_what_was_saved_in_the_clear_is_read_by_a_store_that_seals(dsn: str) -> 
     with store_of(dsn, sealer=AesGcmSealer.parse(OLD)) as store:
         store.save_kv(ANA, "book", {"n": 2}, [b"sealed"], after=1, version=first.version)
         assert list(store.kv_parts(ANA, "book")) == [b"$sealed:2025:AAAA", b"sealed"]
+
+
+@pytest.mark.parametrize("past", [None, 0], ids=["in rows", "in files"])
+def test_what_was_saved_is_sealed_and_keys_are_changed(dsn: str, tmp_path: Path, past: int | None) -> None:
+    files = None if past is None else KVFiles(tmp_path, past)
+    with store_of(dsn, kv_files=files) as store:
+        store.save_kv(ANA, "book", {"said": "canary"}, [CANARY, CANARY])
+        store.save_kv(("people", "bob"), "empty", {"said": "canary"}, [])
+
+    def stored() -> str:
+        with psycopg.connect(dsn) as conn:
+            statement = "SELECT header, (SELECT string_agg(data, '') FROM memgraph_plugin.kv_part) "
+            found = conn.execute(f"{statement} FROM memgraph_plugin.kv_memory".encode()).fetchall()
+        return str(found) + str([path.read_bytes() for path in tmp_path.iterdir()])
+
+    def reseal(keys: str) -> int:
+        sealer, told = AesGcmSealer.parse(keys), list[tuple[int, int]]()
+        with store_of(dsn, kv_files=files, sealer=sealer) as store:
+            done = reseal_compressed(
+                store, dsn, "memgraph_plugin", sealer, files, progress=lambda *now: told.append(now)
+            )
+        assert told[-1] == (2, 2)
+        return done
+
+    assert "canary" in stored()
+    assert reseal(OLD) == 2
+    assert "canary" not in stored()
+    with store_of(dsn, kv_files=files, sealer=AesGcmSealer.parse(f"{NEW},{OLD}")) as store:
+        record = store.load_kv(ANA, "book")
+        assert record is not None
+        store.save_kv(ANA, "book", {"said": "canary"}, [CANARY], after=2, version=record.version)
+    with pytest.raises(SealBroken):
+        reseal(NEW)
+    assert reseal(f"{NEW},{OLD}") == 2
+    assert reseal(f"{NEW},{OLD}") == 0
+    with store_of(dsn, kv_files=files, sealer=AesGcmSealer.parse(NEW)) as store:
+        assert list(store.kv_parts(ANA, "book")) == [CANARY] * 3
+    assert len(list(tmp_path.iterdir())) == (0 if past is None else 1), "what was replaced is gone"
+
+
+def test_files_that_a_killed_process_left_are_found_and_removed(dsn: str, tmp_path: Path) -> None:
+    with store_of(dsn, kv_files=KVFiles(tmp_path, past=0)) as store:
+        store.save_kv(ANA, "book", {}, [CANARY])
+        (named,) = tmp_path.iterdir()
+        left = [tmp_path / f"{'a' * 32}.kv", tmp_path / "tmpab_c1d2e.tmp"]
+        writing, foreign = tmp_path / "tmpxxxxxxxx.tmp", tmp_path / "notes.tmp"
+        for path in (*left, writing, foreign):
+            path.write_bytes(b"x")
+        for path in (named, *left, foreign):
+            os.utime(path, (0, 0))
+        env = {"MEMGRAPH_PLUGIN_DSN": dsn, "MEMGRAPH_PLUGIN_KV_DIR": str(tmp_path)}
+
+        def maintain(*words: str) -> str:
+            return CliRunner().invoke(app, ["maintain", *words], env=env).stdout
+
+        assert "2 files" in maintain()
+        assert "2 files would be removed" in maintain("--files", "--dry-run")
+        assert all(path.exists() for path in left)
+        maintain("--files")
+        assert sorted(tmp_path.iterdir()) == sorted([named, writing, foreign])
+        assert list(store.kv_parts(ANA, "book")) == [CANARY]
+        assert "files" not in maintain()
+
+
+def test_commands_say_what_they_do_with_compressed_memories(dsn: str) -> None:
+    run, env = CliRunner(), {"MEMGRAPH_PLUGIN_DSN": dsn, "MEMGRAPH_PLUGIN_EMBEDDINGS": "none"}
+    with store_of(dsn) as store:
+        store.save_kv(("memories", "ana"), "book", {}, [])
+    asked = run.invoke(app, ["forget", "--user", "ana"], input="\n", env=env)
+    assert "0 memories and 1 compressed ones" in asked.stdout, asked.output
+    assert "Left out: 1 compressed" in run.invoke(app, ["export", "--user", "ana"], env=env).stderr
 
 
 def test_a_tenant_s_role_may_do_all_of_it_in_its_namespace_and_nothing_beside(dsn: str) -> None:

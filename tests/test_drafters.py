@@ -230,7 +230,7 @@ def test_a_small_model_drafts_in_form_from_its_memory_and_from_notes() -> None:
     except ConfigurationError as error:
         pytest.skip(str(error))
     story = "Ann moved from Porto to Lisbon in May. Her brother Bob stayed behind and sold the old boat. " * 8
-    weights = model._weights()  # type: ignore[attr-defined]
+    weights = model.weights()  # type: ignore[attr-defined]
     memory = Compressor(weights, MemorySpec(window=64, ratio=2, scorer="expected_attention")).memorize(story)
     asked = ask("What became of the boat?", "vague")
     for drafter in (

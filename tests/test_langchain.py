@@ -17,6 +17,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 
 from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, MissingNamespaceError, StoreError
 from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
+from memgraph_plugin.memorag.drafters import ChatModelDrafter
 from memgraph_plugin.state import MemoryContext
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings, ScriptedChatModel
@@ -133,6 +134,31 @@ async def test_reading_only_writes_nothing(store, model, run) -> None:
     agent = create_agent(model, middleware=[MemoryMiddleware(store=store, write=False)])
     await run(agent, "I live in Lisbon.")
     assert turns(store) == []
+
+
+async def test_clues_find_what_the_users_words_do_not(store, model, run) -> None:
+    for number in range(12):
+        store.apply(HERS, [Insert(text=f"Thing number {number} that happened.")])
+    store.apply(HERS, [Insert(text="The seal is kept in a tin of herring.")])
+    clues = {"spans": ["The seal lies in a tin of herring."], "questions": [], "entities": []}
+    drafter = ScriptedChatModel(replies=[json.dumps(clues)], repeat_last=True)
+    for given, found in ((None, False), (ChatModelDrafter(drafter), True)):
+        middleware = MemoryMiddleware(k=4, clues=given, write=False)
+        agent = create_agent(model, middleware=[middleware], store=store)
+        await run(agent, "What happened to that thing?")
+        assert ("tin of herring" in sent(model.prompts[-1])) == found
+    assert drafter.calls == 1
+    await run(agent, "Where is the seal kept in a tin of herring?", thread="2")
+    assert drafter.calls == 1, "a plain question costs no model call"
+
+
+async def test_clues_that_fail_leave_the_turn_as_it_is(store, model, run, caplog) -> None:
+    store.apply(HERS, [Insert(text="That thing is a seal.")])
+    broken = ScriptedChatModel(replies=[ConnectionError("no route")], repeat_last=True)
+    middleware = MemoryMiddleware(clues=ChatModelDrafter(broken), write=False)
+    await run(create_agent(model, middleware=[middleware], store=store), "What happened to that thing?")
+    assert "That thing is a seal." in sent(model.prompts[-1])
+    assert "Clues failed (ConnectionError)" in caplog.text
 
 
 async def test_two_memories_serve_one_agent(store, model, run) -> None:

@@ -115,3 +115,22 @@ def test_every_score_is_finite(rows: list[tuple[float | None, float, str | None]
 @given(st.text())
 def test_any_text_has_lexemes(text: str) -> None:
     assert all(lexemes(text))
+
+
+def test_compounds_and_names_are_read_as_postgres_reads_them() -> None:
+    found = lexemes("local-socket over TCP/IP, see pg_hba.conf and -f/--file; e.g. 1.5 times.")
+    assert found == [
+        *(
+            "local-socket",
+            "local",
+            "socket",
+            "tcp/ip",
+            "see",
+            "pg_hba.conf",
+            "f",
+            "file",
+            "e.g",
+            "1.5",
+            "time",
+        )
+    ]

@@ -133,6 +133,15 @@ def test_a_plain_question_costs_no_call() -> None:
     assert "p04" in keys(state)
 
 
+def test_without_vectors_clues_find_where_no_word_of_the_question_does() -> None:
+    store = InMemoryMemoryStore()
+    store.apply(HERS, passages())
+    clues, _ = drafter(reply())
+    state = ask(nodes(clues, store), "Why did the schooner sink?")
+    assert state["route"].startswith("vague: none of its words were found")
+    assert "p01" in keys(state)
+
+
 def test_the_users_own_best_hit_stays_whatever_clues_say() -> None:
     query = "Something about a parish priest who wrote a chronicle?"
     state = ask(nodes(drafter(reply())[0], in_memory(), k=3, token_budget=60), query)

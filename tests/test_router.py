@@ -89,3 +89,10 @@ def test_where_nothing_is_remembered_nothing_is_drafted() -> None:
     assert route("List everything!", []).scenario is None
     assert "nothing is remembered" in str(route("List everything!", []))
     assert "asks nothing" in str(route("Ich wohne in Lissabon.", [hit()]))
+
+
+def test_who_finds_nothing_by_words_may_need_others() -> None:
+    assert route("What became of the vessel?", []).scenario is None
+    decided = route("What became of the vessel?", [], embedded=False)
+    assert str(decided) == "vague: none of its words were found"
+    assert route("Thanks.", [], embedded=False).scenario is None

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from langgraph_sdk import get_client
@@ -106,7 +107,7 @@ async def test_the_servers_store_is_ours() -> None:
         assert hit.memory.text == "The user lives in Lisbon."
 
 
-async def test_a_second_thread_of_the_same_user_remembers(server: str, project: Path) -> None:
+async def test_both_graphs_remember_in_a_second_thread_of_the_same_user(server: str, project: Path) -> None:
     assert await is_up(server), (project / "server.log").read_text()
     client = get_client(url=server)
 
@@ -126,3 +127,14 @@ async def test_a_second_thread_of_the_same_user_remembers(server: str, project: 
     assert "Lisbon" not in await say("Where do I live?", "bob")
     items = await client.store.search_items(("memories", "ann"))
     assert items["items"]
+
+    async def ask(question: str, user: str, *documents: dict[str, str]) -> Any:
+        asked = {"messages": [{"role": "user", "content": question}], "documents": list(documents)}
+        return await client.runs.wait(None, "memorag", input=asked, context={"user_id": user})
+
+    tides = {"name": "tides.txt", "text": "High water at the customs house is at noon."}
+    told = await ask("When is high water?", "ann", tides)
+    assert told["memorized"][0]["new"] == 1, (told, (project / "server.log").read_text())
+    again = await ask("When is high water?", "ann")
+    assert [cited["source"] for cited in again["citations"]] == ["tides.txt"]
+    assert (await ask("When is high water?", "bob"))["citations"] == []

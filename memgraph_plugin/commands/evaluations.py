@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -16,8 +17,13 @@ from memgraph_plugin.commands import options
 from memgraph_plugin.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from memgraph_plugin.memorag.clues import ClueDrafter
     from memgraph_plugin.settings import Settings
     from memgraph_plugin.store.base import MemoryStore
+    from memgraph_plugin.types import ClueKind
+
+    Drafting: TypeAlias = Callable[[str, tuple[ClueKind, ...]], ClueDrafter]
+    """Who drafts these kinds of clues, remembering a text."""
 
 
 def locomo(
@@ -110,69 +116,119 @@ def compression(
 
 def clues(
     data: Annotated[Path, typer.Option("--data", help="The task's JSONL.", exists=True, dir_okay=False)],
-    task: Annotated[str, typer.Option("--task", help="hotpotqa, qmsum or books.")] = "hotpotqa",
+    task: Annotated[str, typer.Option("--task", help="hotpotqa, qmsum, books or cast.")] = "hotpotqa",
     model: Annotated[
-        str, typer.Option("--model", help='Who remembers and drafts: "local:<name or path>".')
+        str, typer.Option("--model", help='Who drafts: "local:<name or path>"; with gists, any chat model.')
     ] = "local:smollm2-135m-instruct",
+    mode: Annotated[
+        str, typer.Option("--mode", help='What it drafts from: "compressed" (a memory), or "gist".')
+    ] = "compressed",
     systems: Annotated[
-        str | None, typer.Option("--systems", help="query,hyde,spans,questions,both,draft,routed,oracle.")
+        str | None,
+        typer.Option(
+            "--systems",
+            help="query,hyde,spans,questions,both,draft,routed,oracle; of cast: raw,last,all,clues,oracle.",
+        ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, help="Lines of the file.")] = 20,
     ratio: Annotated[int, typer.Option("--ratio", min=1, help="Of the compressed memory.")] = 2,
     window: Annotated[int, typer.Option("--window", min=2, help="Of the compressed memory.")] = 512,
     budget: Annotated[int, typer.Option("--budget", min=1, help="Tokens of passages.")] = 1200,
     output: Annotated[Path | None, typer.Option("--output", help="Write the figures here, as JSON.")] = None,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Tell of each question by a line, in place of a bar.")
+    ] = False,
 ) -> None:
-    """Whether clues from a compressed memory find more evidence than the question alone, and what they cost.
+    """Whether clues from a model's memory find more evidence than the question alone, and what they cost.
+
+    With --task cast, whether they bring the words that a question in a conversation leaves out.
 
     Example: memgraph-plugin evaluate clues --data hotpotqa.jsonl --limit 20 --systems query,both,oracle
     """
-    from memgraph_plugin.evaluation.evidence import SYSTEMS, TASKS, evaluate, evidence_table
-    from memgraph_plugin.memorag.compressor import Compressor
-    from memgraph_plugin.memorag.drafters import MemoryModelDrafter
-    from memgraph_plugin.memorag.kv_memory import KVMemory
-    from memgraph_plugin.memorag.spec import MemorySpec
-    from memgraph_plugin.terminal import counting
-    from memgraph_plugin.types import ClueKind
+    from memgraph_plugin.evaluation import conversations, evidence
+    from memgraph_plugin.memorag.clues import KINDS
 
-    if task not in TASKS:
-        raise ConfigurationError(f"--task: no {task!r}; there are {', '.join(TASKS)}")
-    wanted = systems.split(",") if systems else list(SYSTEMS)
-    if unknown := sorted(set(wanted) - set(SYSTEMS)):
-        raise ConfigurationError(f"--systems: no {unknown[0]!r}; there are {', '.join(SYSTEMS)}")
-    cases = TASKS[task](data, limit)
-    compressor = Compressor(options.local_weights(model), MemorySpec(window=window, ratio=ratio))
-    memories: dict[str | None, KVMemory] = {}
+    names: Sequence[str] = conversations.SEARCHED if task == "cast" else evidence.SYSTEMS
+    if task not in (*evidence.TASKS, "cast"):
+        raise ConfigurationError(f"--task: no {task!r}; there are {', '.join(evidence.TASKS)}, cast")
+    wanted = systems.split(",") if systems else list(names)
+    if unknown := sorted(set(wanted) - set(names)):
+        raise ConfigurationError(f"--systems: no {unknown[0]!r}; there are {', '.join(names)}")
+    if mode not in ("compressed", "gist"):
+        raise ConfigurationError(f'--mode is "compressed" or "gist", not {mode!r}')
+    chosen: list[Any] = [name for name in names if name in wanted]
+    report: conversations.Report | evidence.Report
+    settings, used = options.settings(), {"model": model, "mode": mode, "limit": limit}
+    if mode == "gist":
+        drafting = _gist_drafters(model, settings)
+    else:
+        drafting, more = _memory_drafters(model, window, ratio)
+        used |= more
+    if task == "cast":
+        cases = conversations.cast(data, limit)
 
-    def drafter(document: str | None, kinds: tuple[ClueKind, ...]) -> MemoryModelDrafter:
-        if document not in memories:
-            memories[document] = compressor.memorize(cases.documents[document] if document else "")
-        return MemoryModelDrafter(compressor.weights, memories[document], kinds=kinds)
+        def for_case(case: conversations.Case) -> ClueDrafter:
+            return drafting("\n".join(case.before), KINDS)
 
-    used = {
-        "model": model,
-        "ratio": ratio,
-        "window": window,
-        "scorer": compressor.spec.scorer,
-        "limit": limit,
-    }
-    with (
-        _scratch_store(options.settings()) as store,
-        counting(options.console(err=True), "questions") as progress,
-    ):
-        report = evaluate(
-            store,
-            cases,
-            [name for name in SYSTEMS if name in wanted],
-            drafter,
-            budget=budget,
-            settings=used,
-            progress=progress,
-        )
-    options.console().print(evidence_table(report))
+        with _telling(lines=lines) as progress:
+            report = conversations.evaluate(cases, chosen, for_case, settings=used, progress=progress)
+        options.console().print(conversations.conversations_table(report))
+    else:
+        found = evidence.TASKS[task](data, limit)
+
+        def for_document(document: str | None, kinds: tuple[ClueKind, ...]) -> ClueDrafter:
+            return drafting(found.documents[document] if document else "", kinds)
+
+        with _scratch_store(settings) as store, _telling(lines=lines) as progress:
+            report = evidence.evaluate(
+                store, found, chosen, for_document, budget=budget, settings=used, progress=progress
+            )
+        options.console().print(evidence.evidence_table(report))
     if output:
         output.write_text(json.dumps(report.to_json(), indent=2) + "\n", "utf-8")
         typer.echo(f"Written to {output}.")
+
+
+def _memory_drafters(model: str, window: int, ratio: int) -> tuple[Drafting, dict[str, Any]]:
+    """Drafters that remember a text by a local model's keys and values, and the settings of their memory."""
+    from memgraph_plugin.memorag.compressor import Compressor
+    from memgraph_plugin.memorag.drafters import MemoryModelDrafter
+    from memgraph_plugin.memorag.spec import MemorySpec
+
+    compressor = Compressor(options.local_weights(model), MemorySpec(window=window, ratio=ratio))
+    memorize = cache(compressor.memorize)
+
+    def of(text: str, kinds: tuple[ClueKind, ...]) -> ClueDrafter:
+        return MemoryModelDrafter(compressor.weights, memorize(text), kinds=kinds)
+
+    return of, {"ratio": ratio, "window": window, "scorer": compressor.spec.scorer}
+
+
+def _gist_drafters(model: str, settings: Settings) -> Drafting:
+    """Drafters that have a text in short, each piece of it told once by the same chat model."""
+    from memgraph_plugin.memorag.drafters import ChatModelDrafter
+    from memgraph_plugin.memorag.gist import gists
+    from memgraph_plugin.models.chat import load_chat_model
+
+    chat = load_chat_model(model, base_url=settings.base_url, cache_dir=settings.cache_dir)
+    notes = cache(lambda text: tuple(gist.text for gist in gists(chat, text)))
+
+    def of(text: str, kinds: tuple[ClueKind, ...]) -> ClueDrafter:
+        return ChatModelDrafter(chat, notes=notes(text), kinds=kinds)
+
+    return of
+
+
+@contextmanager
+def _telling(*, lines: bool) -> Iterator[Callable[[int, int], None]]:
+    """What tells how many questions are done: a bar, or lines."""
+    from memgraph_plugin.terminal import counting
+
+    if lines:
+        yield lambda done, total: typer.echo(f"{done} of {total} questions", err=True)
+        return
+    with counting(options.console(err=True), "questions") as progress:
+        yield progress
 
 
 @contextmanager

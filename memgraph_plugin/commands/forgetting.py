@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memgraph_plugin.commands import options
+from memgraph_plugin.errors import SealBroken
+
+if TYPE_CHECKING:
+    from memgraph_plugin.store.base import MemoryStore
+    from memgraph_plugin.types import Namespace
 
 
 def forget(
@@ -39,7 +44,10 @@ def forget(
             raise typer.Exit(0 if found else 1)
         if not yes:
             count = store.count(namespace)
-            typer.echo(f"This erases {count:,} memories, with their history and the log, for good.")
+            typer.echo(
+                f"This erases {count:,} memories{_compressed(store, namespace)}, with their history and the "
+                "log, for good."
+            )
             if typer.prompt(f"Type {user} to go on", default="", show_default=False) != user:
                 typer.echo("Nothing was erased.")
                 raise typer.Exit(1)
@@ -47,3 +55,11 @@ def forget(
     for table, rows in erasure.counts.items():
         typer.echo(f"{rows:>9,}  {table}")
     typer.echo(f"Erased. Receipt {erasure.id}\n  salt   {erasure.salt}\n  digest {erasure.digest}")
+
+
+def _compressed(store: MemoryStore, namespace: Namespace) -> str:
+    try:
+        found = len(store.list_kv(namespace))
+    except SealBroken:  # who lost the key may still forget
+        return " and all compressed ones"
+    return f" and {found:,} compressed ones" if found else ""

@@ -20,6 +20,13 @@ def maintain(
         bool, typer.Option("--cluster", help="Write every table anew; nobody can use it meanwhile.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before --cluster.")] = False,
+    files: Annotated[
+        bool,
+        typer.Option(
+            "--files",
+            help="Remove files of compressed memories that no row names; no other database may use KV_DIR.",
+        ),
+    ] = False,
 ) -> None:
     """Put scattered memories side by side, give back the room of erased ones, mend indexes; while in use.
 
@@ -29,6 +36,7 @@ def maintain(
     Example: memgraph-plugin maintain --dry-run
     """
     from memgraph_plugin.store import maintenance
+    from memgraph_plugin.store.kv_files import KVFiles
     from memgraph_plugin.store.open import database
     from memgraph_plugin.terminal import counting
 
@@ -40,6 +48,11 @@ def maintain(
         typer.echo(f"  scattered: {each.rows:,} rows on {each.pages:,} pages, where {each.fewest:,} would do")
     for name in found.worn_indexes:
         typer.echo(f"  worn or broken: index {name}")
+    unnamed = [] if used.kv_dir is None else maintenance.unnamed(*where, KVFiles(used.kv_dir))
+    if unnamed:
+        size = sum(path.stat().st_size for path in unnamed) / 1e6
+        told = "" if files else "; if this database alone uses that folder: memgraph-plugin maintain --files"
+        typer.echo(f"  left by a killed process: {len(unnamed)} files in {used.kv_dir}, {size:,.1f} MB{told}")
     todo = (
         ["all tables would be written anew"]
         if cluster
@@ -48,6 +61,7 @@ def maintain(
             *([f"{len(found.worn_indexes)} indexes would be made anew"] if found.worn_indexes else []),
         ]
     )
+    todo += [f"{len(unnamed)} files would be removed"] if unnamed and files else []
     if dry_run:
         typer.echo("; ".join([*todo, "all tables would be vacuumed"]).capitalize() + ".")
         return
@@ -59,6 +73,9 @@ def maintain(
         )
     with counting(options.console(err=True), "steps") as progress:
         _, now = maintenance.maintain(*where, cluster=cluster, progress=progress)
+    if files:
+        for path in unnamed:
+            path.unlink(missing_ok=True)
     typer.echo(f"Now: {_said(now)}")
 
 

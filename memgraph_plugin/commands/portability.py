@@ -27,12 +27,20 @@ def export(
 ) -> None:
     """Write memories with their history and log as lines of JSON, in plain text.
 
+    What models remember of documents is left out: memorize them again where this is imported.
+
     Example: memgraph-plugin export --user ana -o ana.jsonl.gz
     """
     from memgraph_plugin.store.open import open_store
 
     namespace = options.namespace(user) if user is not None else ()
     with open_store(options.settings()) as store:
+        if left := len(store.list_kv(namespace)):
+            typer.echo(
+                f"Left out: {left:,} compressed memories; where this is imported, `memgraph-plugin memorize` "
+                "makes them again from the documents.",
+                err=True,
+            )
         lines = _counted(store.export(namespace, vectors=vectors), "exported")
         if output is None:
             for line in lines:

@@ -23,8 +23,9 @@ def seal(
 
     Example: memgraph-plugin seal --new-key 2026
     """
-    from memgraph_plugin.store.open import database, sealer
-    from memgraph_plugin.store.resealing import reseal
+    from memgraph_plugin.store.kv_files import KVFiles
+    from memgraph_plugin.store.open import database, open_store, sealer
+    from memgraph_plugin.store.resealing import reseal, reseal_compressed
     from memgraph_plugin.store.sealing import new_key as made
     from memgraph_plugin.terminal import counting
 
@@ -39,4 +40,8 @@ def seal(
         )
     with counting(console(err=True), "rows") as progress:
         written = reseal(database(used), used.db_schema, found, progress=progress)
+    files = None if used.kv_dir is None else KVFiles(used.kv_dir)
+    with open_store(used) as store, counting(console(err=True), "compressed memories") as progress:
+        compressed = reseal_compressed(store, database(used), used.db_schema, found, files, progress=progress)
+    typer.echo(f"Sealed {compressed:,} compressed memories that were not sealed with this key.")
     typer.echo(f"Sealed {written:,} rows that were not sealed with this key.")

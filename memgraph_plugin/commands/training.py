@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -64,10 +63,11 @@ def memorag(
     frame = Frame.of(weights.tokenizer)
     samples = list(text_samples(frame, [path.read_text("utf-8") for path in texts], recipe))
     if clues:
+        from memgraph_plugin.jsonl import read_jsonl
         from memgraph_plugin.memorag.clues import Ask
         from memgraph_plugin.memorag.drafters import memory_prompt
 
-        records = [json.loads(line) for line in clues.read_text("utf-8").splitlines() if line.strip()]
+        records = read_jsonl(clues, ("context", "question", "clues"))
         samples = list(
             clue_samples(
                 frame,

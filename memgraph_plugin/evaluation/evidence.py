@@ -12,10 +12,9 @@ drafter can beat by much.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
@@ -23,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from langchain_core.messages import HumanMessage
 
-from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.evaluation.bootstrap import interval
+from memgraph_plugin.jsonl import read_jsonl
 from memgraph_plugin.memorag.clues import Ask, ClueDrafter, Scenario
 from memgraph_plugin.nodes.recall_clues import Way, recall_by_clues
 from memgraph_plugin.nodes.scope import Scope
@@ -47,6 +46,10 @@ KINDS: Mapping[System, tuple[ClueKind, ...]] = {
     "draft": ("span", "question", "draft"),
     "routed": ("span", "question", "entity"),
 }
+
+
+Drafters: TypeAlias = Callable[[str | None, tuple[ClueKind, ...]], ClueDrafter]
+"""Who makes a drafter for the memory of a document, or of nothing, and the kinds of clues."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +80,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a system brought: recall and seconds of each case, and how often it drafted clues."""
+    """What a system brought: recall and seconds of drafting of each case, and how many clues it had."""
 
     recall: tuple[float, ...]
     seconds: tuple[float, ...]
@@ -114,7 +117,7 @@ def evaluate(
     store: MemoryStore,
     task: Task,
     systems: Sequence[System],
-    drafter: Callable[[str | None, tuple[ClueKind, ...]], ClueDrafter],
+    drafter: Drafters,
     *,
     k: int = 10,
     budget: int = 1200,
@@ -124,8 +127,7 @@ def evaluate(
 ) -> Report:
     """Store a task's passages, and search for the evidence of each of its questions by each system.
 
-    `drafter` makes one for the memory of a document (None: of nothing) and the kinds of clues; it is called
-    anew for each case and system.
+    What a drafter once said to a request serves all systems that ask the same; its seconds count for each.
     """
     for start in range(0, len(task.passages), 64):
         store.apply(namespace, task.passages[start : start + 64], actor="evaluation")
@@ -135,17 +137,18 @@ def evaluate(
     drafted: dict[System, int] = dict.fromkeys(systems, 0)
     for number, case in enumerate(task.cases):
         hits = store.recall(namespace, case.question, k=k)
-        for name in systems:
-            began = time.perf_counter()
-            brought = hits
+        said: dict[Any, Any] = {}
+        # Who asks for most kinds goes first: they are drafted in one pass.
+        for name in sorted(systems, key=lambda name: -len(KINDS.get(name, ()))):
+            brought, document = hits, None if name == "hyde" else case.document
+            source = _Sharing(drafter, said, document, KINDS.get(name, ()))
             if name != "query":
-                document = None if name == "hyde" else case.document
-                source = _Oracle(case) if name == "oracle" else drafter(document, KINDS[name])
                 way = Way(k=k, token_budget=budget, scenario=None if name == "routed" else case.scenario)
-                recalled = recall_by_clues(scope, [HumanMessage(case.question)], hits, source, way)
+                asked = _Oracle(case) if name == "oracle" else source
+                recalled = recall_by_clues(scope, [HumanMessage(case.question)], hits, asked, way)
                 brought, drafted[name] = list(recalled.hits), drafted[name] + len(recalled.clues)
             recall[name].append(reward(case, [hit.memory.key for hit in within_budget(brought, budget)]))
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(source.seconds)
         if progress:
             progress(number + 1, len(task.cases))
     found = {name: Found(tuple(recall[name]), tuple(seconds[name]), drafted[name]) for name in systems}
@@ -163,7 +166,7 @@ def evidence_table(report: Report) -> Table:
 
     caption = f"{report.task}: evidence within {report.budget:,} tokens; 95 % interval over cases"
     shown = Table(caption=caption)
-    for column in ("", "cases", "recall %", "interval", "clues", "s a case"):
+    for column in ("", "cases", "recall %", "interval", "clues", "s to draft"):
         shown.add_column(column, justify="right")
     for name, found in report.to_json()["systems"].items():
         low, high = found["interval"]
@@ -179,7 +182,7 @@ def hotpotqa(path: Path, limit: int) -> Task:
     """Two gold paragraphs a question, among those of all questions; a question's own are its document."""
     passages: dict[str, Insert] = {}
     documents, cases = {}, []
-    for item in _lines(path)[:limit]:
+    for item in read_jsonl(path)[:limit]:
         needs, evidence, text = [], [], []
         for position, passage in enumerate(item["passages"]):
             key = f"{item['id']}:{position}"
@@ -198,7 +201,7 @@ def hotpotqa(path: Path, limit: int) -> Task:
 def qmsum(path: Path, limit: int) -> Task:
     """Queries about a part of a meeting: each relevant span of turns is a need; turns are passages."""
     passages, documents, cases = [], {}, []
-    for meeting in _lines(path)[:limit]:
+    for meeting in read_jsonl(path)[:limit]:
         turns = [f"{turn['speaker']}: {turn['content']}" for turn in meeting["turns"]]
         keys = [f"{meeting['id']}:{position}" for position in range(len(turns))]
         passages += [
@@ -226,7 +229,7 @@ def books(path: Path, limit: int) -> Task:
         "personalisation": "personal",
         "conversational": "conversation",
     }
-    probes = _lines(path)[:limit]
+    probes = read_jsonl(path)[:limit]
     texts = {name: read_document(path.with_name(name)) for name in {probe["book"] for probe in probes}}
     passages = {name: passages_of(document) for name, document in texts.items()}
     cases = []
@@ -263,6 +266,33 @@ class _Oracle:
         return self.draft(ask)
 
 
+@dataclass
+class _Sharing:
+    """Clues of some kinds, out of what was `said` for the case already, or else from a drafter."""
+
+    drafter: Drafters
+    said: dict[tuple[str | None, Ask, ClueKind], tuple[list[Clue], float]]
+    document: str | None
+    kinds: tuple[ClueKind, ...]
+    seconds: float = 0.0
+    name = "shared"
+
+    def draft(self, ask: Ask) -> list[Clue]:
+        keys = {kind: (self.document, replace(ask, now=None), kind) for kind in self.kinds}
+        missing = tuple(kind for kind in self.kinds if keys[kind] not in self.said)
+        if missing:
+            began = time.perf_counter()
+            clues = self.drafter(self.document, missing).draft(ask)
+            each = (time.perf_counter() - began) / len(missing)
+            for kind in missing:
+                self.said[keys[kind]] = [clue for clue in clues if clue.kind == kind], each
+        self.seconds += sum(self.said[key][1] for key in keys.values())
+        return [clue for key in keys.values() for clue in self.said[key][0]]
+
+    async def adraft(self, ask: Ask) -> list[Clue]:
+        return self.draft(ask)
+
+
 def _case(
     question: str,
     scenario: Scenario,
@@ -277,10 +307,3 @@ def _case(
         needs=tuple(need for need in needs if need),
         evidence=tuple(evidence),
     )
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{path} is no JSONL of this task: {error}") from error

@@ -22,6 +22,7 @@ from memgraph_plugin.errors import ConfigurationError, MissingExtraError
 from memgraph_plugin.memalpha.safety import is_instruction, is_secret
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import PolicySource, adecide_exchange, decide_exchange, policy_source
+from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, arecall_by_clues, recall_by_clues
 from memgraph_plugin.nodes.retrieve import arecall, recall
 from memgraph_plugin.nodes.scope import Scope, check_labels, running_scope, scope_of
 from memgraph_plugin.nodes.transcript import TURN, storable, with_memory_block
@@ -70,6 +71,8 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         policy: decides what to remember; by default the rules.
         k: memories recalled a turn, at most.
         token_budget: tokens of memory laid before the model, at most.
+        clues: who drafts clues where the user's words do not say what they need (`nodes/recall_clues.py`): a
+            drafter, or who has one for a namespace; by default nobody.
         inject_as: "user" (a user message before the last one) or "system" (the end of the system message).
         write: False recalls and never writes.
         tools: True gives the agent `memory_tools` as well.
@@ -90,6 +93,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         policy: PolicySource = None,
         k: int = 10,
         token_budget: int = 1200,
+        clues: DrafterSource | None = None,
         inject_as: InjectAs = "user",
         write: bool = True,
         tools: bool = False,
@@ -102,6 +106,8 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         self._policy = policy_source(policy)
         self._k = k
         self._token_budget = token_budget
+        self._clues = clues
+        self._way = Way(k=k, token_budget=token_budget)
         self._inject_as = inject_as
         self._write = write
 
@@ -112,12 +118,18 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
 
     def before_agent(self, state: RecallState, runtime: Runtime[Any]) -> dict[str, Any]:
         scope = self._scope(runtime)
-        hits = recall(scope, state["messages"], k=self._k, token_budget=self._token_budget)
+        said, clues = state["messages"], self._clues
+        hits: Sequence[Hit] = recall(scope, said, k=self._k, token_budget=self._token_budget)
+        if clues is not None:
+            hits = recall_by_clues(scope, said, hits, clues, self._way).hits
         return self._recalled(state, hits, scope)
 
     async def abefore_agent(self, state: RecallState, runtime: Runtime[Any]) -> dict[str, Any]:
         scope = self._scope(runtime)
-        hits = await arecall(scope, state["messages"], k=self._k, token_budget=self._token_budget)
+        said, clues = state["messages"], self._clues
+        hits: Sequence[Hit] = await arecall(scope, said, k=self._k, token_budget=self._token_budget)
+        if clues is not None:
+            hits = (await arecall_by_clues(scope, said, hits, clues, self._way)).hits
         return self._recalled(state, hits, scope)
 
     def wrap_model_call(

@@ -7,6 +7,7 @@ model reads, and each can be made anew alone.
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,10 +15,13 @@ from dataclasses import dataclass
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import HumanMessage
 
+from memgraph_plugin.errors import FingerprintMismatch
 from memgraph_plugin.memorag.clues import language
 from memgraph_plugin.prompts import GIST_PROMPT, fill, neutralise
 
 logger = logging.getLogger(__name__)
+
+FORMAT = "memgraph-gist/1"
 
 PIECE = 4096
 """Tokens of a piece, about; MemoRAG-Lite's."""
@@ -101,6 +105,29 @@ def pieces(text: str, tokens: int = PIECE) -> list[str]:
 def digest(piece: str) -> str:
     """By what a piece is known."""
     return hashlib.sha256(piece.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def fingerprint(model: str, tokens: int = PIECE) -> dict[str, str]:
+    """By what gists that may stand beside each other are known: who made them, and how."""
+    return {"model": model, "prompt": digest(GIST_PROMPT), "tokens": str(tokens)}
+
+
+def to_bytes(gist: Gist) -> bytes:
+    """A gist as it is stored: its piece's digest and its text, as JSON."""
+    return json.dumps([gist.digest, gist.text], ensure_ascii=False).encode("utf-8", "backslashreplace")
+
+
+def from_bytes(stored: Iterable[bytes], digests: Sequence[str]) -> list[Gist]:
+    """The gists, of those that are stored, of the pieces that a text has now, in the text's order.
+
+    Raises:
+        FingerprintMismatch: these bytes are no gists.
+    """
+    try:
+        known = dict(map(json.loads, stored))
+    except (ValueError, TypeError) as error:
+        raise FingerprintMismatch(f"These are no gists: {error}. Memorize the text anew.") from error
+    return [Gist(number, name, known[name]) for number, name in enumerate(digests) if name in known]
 
 
 def _request(piece: str) -> list[HumanMessage]:

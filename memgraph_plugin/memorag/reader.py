@@ -19,8 +19,8 @@ def answers(
 ) -> list[list[int]]:
     """The replies' ids, without what ends them: greedy, all in one pass over the memory.
 
-    The memory's tail is read before each question. Where the device is too small for all, half are asked at a
-    time.
+    The memory's tail is read before the questions, once. Where the device is too small for all, half are
+    asked at a time.
 
     Raises:
         ConfigurationError: memory, question and reply together are longer than the model reads.
@@ -32,7 +32,7 @@ def answers(
             f"question of {longest} tokens and {max_tokens} of reply are too many"
         )
     try:
-        return _answers(weights, memory, [[*memory.tail, *question] for question in questions], max_tokens)
+        return _answers(weights, memory, [list(question) for question in questions], max_tokens)
     except torch.cuda.OutOfMemoryError:
         if len(questions) == 1:
             raise
@@ -52,18 +52,22 @@ def _answers(
     if not prompts:
         return []
     device, longest = weights.model.device, max(map(len, prompts))
-    if not longest:
+    if not min(map(len, prompts)):
         raise ConfigurationError("there is nothing to read: the question is empty")
+    cache = memory.fork()
+    if memory.tail:
+        tail = torch.tensor([memory.tail], device=device)
+        weights.model.base_model(input_ids=tail, past_key_values=cache, use_cache=True)
+    before = memory.entries + len(memory.tail)
     pad = min(weights.end_tokens, default=0)
     padding = [longest - len(prompt) for prompt in prompts]
     ids = torch.tensor(
         [[pad] * n + prompt for n, prompt in zip(padding, prompts, strict=True)], device=device
     )
     # Without a mask over the memory, too, `generate` takes its entries off the question's length.
-    mask = torch.ones(len(prompts), memory.entries + longest, dtype=torch.long, device=device)
+    mask = torch.ones(len(prompts), before + longest, dtype=torch.long, device=device)
     for row, n in enumerate(padding):
-        mask[row, memory.entries : memory.entries + n] = 0
-    cache = memory.fork()
+        mask[row, before : before + n] = 0
     cache.batch_repeat_interleave(len(prompts))
     out = weights.model.generate(
         ids,

@@ -30,9 +30,12 @@ class Route:
         return f"{self.scenario or 'plain'}: {self.why}"
 
 
-def route(query: str, hits: Sequence[Hit], *, turns: int = 0) -> Route:
-    """Where a question goes. `hits` is what it found as it stands, `turns` how many were said before it."""
-    if not hits:
+def route(query: str, hits: Sequence[Hit], *, turns: int = 0, embedded: bool = True) -> Route:
+    """Where a question goes. `hits` is what it found as it stands, `turns` how many were said before it.
+
+    `embedded` is False where it was searched for by its words alone: who finds nothing may then need others.
+    """
+    if not hits and embedded:
         return Route(None, "nothing is remembered that could be found")
     if not _ASKS.search(query):
         return Route(None, "it asks nothing")

@@ -135,10 +135,11 @@ def expected_attention(window: Window) -> list[torch.Tensor]:
 
 
 def reconstruction(window: Window) -> list[torch.Tensor]:
-    """What is attended to while the window is said once more; one pass more (KVzip, arXiv 2505.23416).
+    """What is attended to while the window is said once more, times the norm of values; one pass more.
 
-    Departs from it: attention goes over all that came before, each head keeps the same number, and what is
-    not kept is dropped rather than masked.
+    After KVzip (arXiv 2505.23416), and departs from it: attention goes over all that came before, it is
+    weighted by what it brings (without that, half of the needles more were lost), each head keeps the same
+    number, and what is not kept is dropped rather than masked.
     """
     ids = torch.cat([window.again, window.ids])
     with recorded(window.decoder) as hidden:
@@ -150,11 +151,8 @@ def reconstruction(window: Window) -> list[torch.Tensor]:
         attention = window.decoder.layers[layer].self_attn
         states = window.cache.layers[layer]
         asked = turned(_queries(attention, seen), at, window.decoder.rotary_emb)
-        scores.append(
-            _attention(asked, states.keys[0], attention.scaling, before, most=True)[
-                0, :, window.start : before
-            ]
-        )
+        share = _attention(asked, states.keys[0], attention.scaling, before, most=True)[0]
+        scores.append(share[:, window.start : before] * window.values(layer).float().norm(dim=-1))
         # What was read a second time is not to stay.
         states.keys, states.values = states.keys[:, :, :before], states.values[:, :, :before]
     return scores

@@ -188,7 +188,7 @@ def _steps(scope: Scope, messages: Sequence[AnyMessage], hits: Sequence[Hit], wa
     At last it yields what is recalled. A reply that is an error ends the drafting.
     """
     query, turns = question_of(messages), said_before(messages, TURNS)
-    decided = _routed(query, hits, len(turns), way)
+    decided = _routed(query, hits, len(turns), way, embedded=scope.store.embeddings is not None)
     if decided.scenario is None:
         yield Recalled(tuple(hits), str(decided))
         return
@@ -286,10 +286,10 @@ class _Merging:
         return self._depth + min(len(self._shown), MOST_EXTRA)
 
 
-def _routed(query: str, hits: Sequence[Hit], turns: int, way: Way) -> Route:
-    if way.scenario and hits:
+def _routed(query: str, hits: Sequence[Hit], turns: int, way: Way, *, embedded: bool) -> Route:
+    if way.scenario and (hits or not embedded):
         return Route(way.scenario, "chosen for every question")
-    return route(query, hits, turns=turns)
+    return route(query, hits, turns=turns, embedded=embedded)
 
 
 def _unheard(source: DrafterSource, namespace: Namespace) -> Runnable[Ask, list[Clue] | None]:

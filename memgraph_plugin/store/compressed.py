@@ -13,10 +13,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from memgraph_plugin.errors import StoreError, VersionConflict
+from memgraph_plugin.errors import VersionConflict
 from memgraph_plugin.store import records
 from memgraph_plugin.store.database import Conn, Database, Record
-from memgraph_plugin.store.kv_files import KVFiles, Spool, discard, left_behind, remove, spool
+from memgraph_plugin.store.kv_files import KVFiles, Spool, discard, left_behind, read_part, remove, spool
 from memgraph_plugin.store.parts import (
     Cutter,
     Joiner,
@@ -99,7 +99,7 @@ class Compressed(SweptByThread):
                 for row in rows:
                     part, stored = Part.of(row), row["data"]
                     if part.file is not None:
-                        stored = _read(self._kv_files, part)
+                        stored = read_part(self._kv_files, part)
                     window = joiner.add(part, stored)
                     if window is not None:
                         yield window
@@ -186,9 +186,3 @@ def _delete_parts(database: Database, conn: Conn, found: list[Record]) -> set[st
     of = {"namespaces": [each["namespace"] for each in found], "keys": [each["key"] for each in found]}
     gone = database.fetch_in(conn, "delete_kv_parts", of)
     return {each["file"] for each in gone if each["file"] is not None}
-
-
-def _read(files: KVFiles | None, part: Part) -> bytes:
-    if files is None:
-        raise StoreError(f"A compressed memory is in the file {part.file}: give the store its kv_files.")
-    return files.read(part)

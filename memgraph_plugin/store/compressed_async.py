@@ -17,11 +17,11 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from memgraph_plugin.errors import StoreError, VersionConflict
+from memgraph_plugin.errors import VersionConflict
 from memgraph_plugin.store import records
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
-from memgraph_plugin.store.kv_files import KVFiles, Spool, discard, left_behind, remove, spool
+from memgraph_plugin.store.kv_files import KVFiles, Spool, discard, left_behind, read_part, remove, spool
 from memgraph_plugin.store.parts import (
     Cutter,
     Joiner,
@@ -105,7 +105,7 @@ class AsyncCompressed(AsyncOnly):
                 async for row in rows:
                     part, stored = Part.of(row), row["data"]
                     if part.file is not None:
-                        stored = await asyncio.to_thread(_read, self._kv_files, part)
+                        stored = await asyncio.to_thread(read_part, self._kv_files, part)
                     window = await asyncio.to_thread(joiner.add, part, stored)
                     if window is not None:
                         yield window
@@ -192,9 +192,3 @@ async def _delete_parts(database: AsyncDatabase, conn: AsyncConn, found: list[Re
     of = {"namespaces": [each["namespace"] for each in found], "keys": [each["key"] for each in found]}
     gone = await database.fetch_in(conn, "delete_kv_parts", of)
     return {each["file"] for each in gone if each["file"] is not None}
-
-
-def _read(files: KVFiles | None, part: Part) -> bytes:
-    if files is None:
-        raise StoreError(f"A compressed memory is in the file {part.file}: give the store its kv_files.")
-    return files.read(part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
+import time
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,10 @@ from memgraph_plugin.errors import StoreError
 from memgraph_plugin.store.parts import SIZE, Cutter, Part, checked_window
 
 _NAME = re.compile(r"[0-9a-f]{32}\.kv")
+_OURS = re.compile(rf"{_NAME.pattern}|tmp\w{{8}}\.tmp")
+
+SETTLED = 24 * 60 * 60
+"""Seconds after which nobody is still writing a file."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,8 @@ class KVFiles:
 
     Every process that reads these memories needs the directory. Its files are named at random, readable for
     their owner alone, and removed with the memory: whoever is reading it then gets an error. What a killed
-    process was writing may be left, as *.tmp, or as a file that no row of `kv_part` names.
+    process was writing may be left, as *.tmp, or as a file that no row of `kv_part` names: see
+    `maintenance.unnamed`.
     """
 
     directory: Path
@@ -56,11 +62,30 @@ class KVFiles:
                 left.append(f"{name} ({error})")
         return left
 
+    def settled(self) -> list[Path]:
+        """Our files, spools too, that were last written a day ago or before."""
+        if not self.directory.is_dir():
+            return []
+        before = time.time() - SETTLED
+        ours = (path for path in self.directory.iterdir() if _OURS.fullmatch(path.name))
+        return sorted(path for path in ours if path.is_file() and path.stat().st_mtime < before)
+
     def _path(self, name: str) -> Path:
         # Whoever can write to the table must not have us read, or remove, whatever they name.
         if not _NAME.fullmatch(name):
             raise StoreError(f"A compressed memory names a file {name!r:.80}, which is none of ours.")
         return self.directory / name
+
+
+def read_part(files: KVFiles | None, part: Part) -> bytes:
+    """The bytes of a part that is in a file.
+
+    Raises:
+        StoreError: there is no such file, or nobody said where files are.
+    """
+    if files is None:
+        raise StoreError(f"A compressed memory is in the file {part.file}: give the store its kv_files.")
+    return files.read(part)
 
 
 def remove(files: KVFiles | None, names: Iterable[str]) -> list[str]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from psycopg.rows import dict_row
 from memgraph_plugin.errors import SchemaOutOfDate, StoreError
 from memgraph_plugin.store import schema
 from memgraph_plugin.store.connection import checked_conninfo, translated
+from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.sql import query
 
 ROWS = range(500, 10_001)
@@ -90,6 +92,22 @@ def maintain(
                 "long transactions; then run this again, which goes on."
             ) from error
         return before, _survey(conn, db_schema)
+
+
+def unnamed(conninfo: str, db_schema: str, files: KVFiles) -> list[Path]:
+    """Files of compressed memories that no row of this database names, and nobody has written for a day.
+
+    A killed process leaves such files. So does another database that has the same directory: then they are
+    its own, and not to be removed.
+
+    Raises:
+        DatabaseUnavailable, SchemaOutOfDate.
+    """
+    # Looked for first: what is written between the two is named then.
+    found = files.settled()
+    with translated(), closing(_connected(conninfo, db_schema)) as conn:
+        named = {row["file"] for row in conn.execute(query("named_files", db_schema))}
+    return [path for path in found if path.name not in named]
 
 
 def _steps(

@@ -33,7 +33,16 @@ QUESTION_CHARACTERS = 4_096
 
 _CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 _CJK_LETTER = re.compile(f"[{_CJK}]")
-_WORDS = re.compile(rf"(?P<cjk>[{_CJK}]+)|[^\W_{_CJK}]+")
+_LETTER = rf"[^\W_{_CJK}]"
+_WORDS = re.compile(
+    rf"""(?P<cjk>[{_CJK}]+)
+    | (?P<name>(?:{_LETTER}[\w.]*)?(?:/{_LETTER}(?:[\w.-]*{_LETTER})?)+
+        | {_LETTER}[\w-]*(?:\.{_LETTER}(?:[\w-]*{_LETTER})?)+)
+    | (?P<compound>{_LETTER}+(?:-{_LETTER}+)+)
+    | {_LETTER}+""",
+    re.VERBOSE,
+)
+"""Words, as Postgres' parser sees them: what looks like a path or a host is one, whatever is in it."""
 
 _ENGLISH_STOP_WORDS = """
 i me my myself we our ours ourselves you your yours yourself yourselves he him his himself she her hers
@@ -50,7 +59,8 @@ def lexemes(text: str, language: str = "english") -> list[str]:
     """The words of `text` as search compares them, in order, much as Postgres' `to_tsvector` makes them.
 
     Lower-cased, stemmed by `language`'s Snowball stemmer (not at all for "simple" or a language without one),
-    English stop words left out. A run of Chinese, Japanese or Korean letters becomes its overlapping pairs.
+    English stop words left out. Of a compound with hyphens come the whole and its parts; a path or a host
+    stays as it is. A run of Chinese, Japanese or Korean letters becomes its overlapping pairs.
     """
     stop_words = _STOP_WORDS.get(language, frozenset())
     found: list[str] = []
@@ -58,8 +68,11 @@ def lexemes(text: str, language: str = "english") -> list[str]:
         word = match.group()
         if match["cjk"]:
             found += [word[i : i + 2] for i in range(len(word) - 1)] or [word]
-        elif word not in stop_words:
-            found.append(_stem(word, language))
+        elif match["name"]:
+            found.append(word)
+        else:
+            parts = [word, *word.split("-")] if match["compound"] else [word]
+            found += [_stem(part, language) for part in parts if part not in stop_words]
     return found
 
 

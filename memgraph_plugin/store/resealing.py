@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
 
+from memgraph_plugin.store import records
+from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.connection import checked_conninfo, translated
-from memgraph_plugin.store.sealing import Sealer, resealed
+from memgraph_plugin.store.kv_files import KVFiles, read_part
+from memgraph_plugin.store.parts import Part
+from memgraph_plugin.store.sealing import Sealer, is_current_header, resealed
 from memgraph_plugin.store.sql import query
+from memgraph_plugin.types import Namespace
 
 PAGE = 500
 """Rows that are read, and written in one transaction."""
@@ -59,6 +65,66 @@ def reseal(
                 if progress and total:
                     progress(seen, total["rows"])
     return written
+
+
+def reseal_compressed(
+    store: MemoryStore,
+    conninfo: str,
+    db_schema: str,
+    sealer: Sealer,
+    files: KVFiles | None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Have every compressed memory sealed with the sealer's current key, all of it; how many were not.
+
+    Each is written anew as a whole, so it has another version; it may be stopped and run again.
+
+    Args:
+        store: of this database, with this sealer and these files.
+
+    Raises:
+        SealBroken: something is sealed with a key that the sealer has not.
+        VersionConflict: somebody added to one meanwhile: run it again.
+        DatabaseUnavailable, StoreError.
+    """
+    with (
+        translated(),
+        psycopg.connect(checked_conninfo(conninfo), autocommit=True, row_factory=dict_row) as conn,
+    ):
+        conn.execute("SELECT set_config('memgraph_plugin.scope', '.', false)")
+        found = conn.execute(query("compressed_to_seal", db_schema)).fetchall()
+        written = 0
+        for seen, row in enumerate(found, 1):
+            rows = conn.execute(query("parts_to_seal", db_schema), row).fetchall()
+            if not _all_current(sealer, files, row["header"], rows):
+                written += _saved_anew(store, records.decode(row["namespace"]), row["key"])
+            if progress:
+                progress(seen, len(found))
+    return written
+
+
+def _all_current(
+    sealer: Sealer, files: KVFiles | None, header: Mapping[str, Any], rows: Sequence[dict[str, Any]]
+) -> bool:
+    def begins(row: dict[str, Any]) -> str:
+        part = Part.of(row)
+        if part.file is None:
+            return str(row["begins"])
+        return read_part(files, replace(part, size=min(part.size, 256))).decode("ascii", "replace")
+
+    return is_current_header(sealer, header) and all(
+        row["sealed"] and sealer.is_current(begins(row)) for row in rows
+    )
+
+
+def _saved_anew(store: MemoryStore, namespace: Namespace, key: str) -> bool:
+    record = store.load_kv(namespace, key)
+    if record is None:
+        return False
+    parts = store.kv_parts(namespace, key, version=record.version)
+    store.save_kv(namespace, key, record.header, parts, version=record.version)
+    return True
 
 
 def _pages(conn: psycopg.Connection[dict[str, Any]], statement: Any) -> Iterator[list[dict[str, Any]]]:

@@ -172,6 +172,11 @@ def opened_header(sealer: Sealer | None, bound_to: str, header: Mapping[str, Any
     return said
 
 
+def is_current_header(sealer: Sealer, header: Mapping[str, Any]) -> bool:
+    """Whether a header, as the database has it, was sealed with the key that seals now."""
+    return sealer.is_current(header.get(SEALED, ""))
+
+
 def opened_bytes(sealer: Sealer | None, bound_to: str, sealed: str) -> bytes:
     """What was sealed with `Sealer.seal`.
 

@@ -47,3 +47,6 @@ RETURNING kv_part.file
 
 -- name: kv_files
 SELECT DISTINCT file FROM {schema}.kv_part WHERE {scope} AND file IS NOT NULL
+
+-- name: named_files
+SELECT DISTINCT file FROM {schema}.kv_part WHERE file IS NOT NULL

@@ -29,3 +29,12 @@ WHERE namespace = %(namespace)s AND batch_id = %(batch_id)s
 -- name: count_to_seal
 SELECT (SELECT count(*) FROM {schema}.memory) + (SELECT count(*) FROM {schema}.memory_version)
     + (SELECT count(*) FROM {schema}.operation_batch) AS rows
+
+-- name: compressed_to_seal
+SELECT namespace, key, header FROM {schema}.kv_memory ORDER BY namespace, key
+
+-- name: parts_to_seal
+-- What is sealed begins with the name of its key.
+SELECT seq, part, last, sealed, sha256, file, place, size,
+    CASE WHEN sealed THEN convert_from(substring(data FOR 256), 'LATIN1') END AS begins
+FROM {schema}.kv_part WHERE namespace = %(namespace)s AND key = %(key)s
