@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from memgraph_plugin.models.chat import load_chat_model
     from memgraph_plugin.models.embeddings import load_embeddings
     from memgraph_plugin.nodes.scope import user_namespace
+    from memgraph_plugin.selfmem_graph import Selfmem, build_selfmem_graph, draft_tool
     from memgraph_plugin.settings import Settings
     from memgraph_plugin.state import MemoryContext, MemoryState
     from memgraph_plugin.store.base import MemoryStore
@@ -61,6 +62,7 @@ _HOMES = {
     "models.chat": ("load_chat_model",),
     "models.embeddings": ("load_embeddings",),
     "nodes.scope": ("user_namespace",),
+    "selfmem_graph": ("Selfmem", "build_selfmem_graph", "draft_tool"),
     "settings": ("Settings",),
     "state": ("MemoryContext", "MemoryState"),
     "store.base": ("MemoryStore",),
@@ -118,12 +120,15 @@ __all__ = [
     "Receipt",
     "Receipts",
     "RulePolicy",
+    "Selfmem",
     "Settings",
     "Turn",
     "Update",
     "aopen_store",
     "build_documents_graph",
     "build_memory_graph",
+    "build_selfmem_graph",
+    "draft_tool",
     "load_chat_model",
     "load_embeddings",
     "memory_tools",

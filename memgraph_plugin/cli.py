@@ -23,6 +23,7 @@ from memgraph_plugin.commands import (
     models,
     portability,
     sealing,
+    selfmem,
     training,
 )
 from memgraph_plugin.errors import MemgraphPluginError
@@ -56,7 +57,10 @@ db_app = typer.Typer(
 evaluate_app = typer.Typer(
     no_args_is_help=True, help="Measure what memory brings back, on public benchmarks."
 )
-train_app = typer.Typer(no_args_is_help=True, help="Train what can be trained: memory tokens.")
+train_app = typer.Typer(
+    no_args_is_help=True,
+    help="Train what can be trained: memory tokens, and Selfmem's generator and selector.",
+)
 migrate_from_app = typer.Typer(no_args_is_help=True, help="Take over what another memory holds.")
 
 # In the order in which --help lists them.
@@ -77,6 +81,8 @@ app.command("migrate")(database.migrate)
 app.command("index")(indexing.index)
 app.command("maintain")(maintenance.maintain)
 app.command("seal")(sealing.seal)
+app.command("build-pools")(selfmem.build_pools)
+app.command("calibrate")(selfmem.calibrate)
 app.command("doctor")(database.doctor)
 
 app.add_typer(models_app, name="models")
@@ -94,9 +100,12 @@ app.add_typer(evaluate_app, name="evaluate")
 evaluate_app.command("locomo")(evaluations.locomo)
 evaluate_app.command("compression")(evaluations.compression)
 evaluate_app.command("clues")(evaluations.clues)
+evaluate_app.command("selfmem")(selfmem.evaluate)
 
 app.add_typer(train_app, name="train")
 train_app.command("memorag")(training.memorag)
+train_app.command("selfmem-generator")(selfmem.train_generator)
+train_app.command("selfmem-selector")(selfmem.train_selector)
 
 
 def main() -> None:

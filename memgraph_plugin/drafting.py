@@ -18,6 +18,7 @@ from memgraph_plugin.errors import ConfigurationError, MissingExtraError
 from memgraph_plugin.memorag import gist
 from memgraph_plugin.memorag.clues import Ask, ClueDrafter
 from memgraph_plugin.memorag.drafters import MOST_NOTES, ChatModelDrafter, MemoryModelDrafter
+from memgraph_plugin.memorag.router import GOOD
 from memgraph_plugin.memorag.spec import MemorySpec
 from memgraph_plugin.memorizing import ASKING, document_records
 from memgraph_plugin.models.chat import load_chat_model, local_path
@@ -87,7 +88,10 @@ def load_gist_model(
 
 
 def drafters(
-    load: Callable[[Header], Compressor], chat: Callable[[Header], BaseChatModel] = load_gist_model
+    load: Callable[[Header], Compressor],
+    chat: Callable[[Header], BaseChatModel] = load_gist_model,
+    *,
+    near: float | None = GOOD,
 ) -> DrafterSource:
     """Who drafts clues from the compressed memories and gists that a run's store has: for
     `build_documents_graph`.
@@ -98,6 +102,8 @@ def drafters(
     Args:
         load: the compressor that made a memory, by its header, as `load_compressor` is.
         chat: who reads gists, by their header, as `load_gist_model` is.
+        near: from which cosine of its own best hit a question gets no clues from a compressed memory, whose
+            models are small; None: each that the router sends.
     """
     load, chat = _once(load), _once(chat)
     opened = Opened[Any](KEPT_OPEN)
@@ -105,7 +111,7 @@ def drafters(
     def of(namespace: Namespace) -> ClueDrafter | None:
         store = memory_store(get_runtime(MemoryContext).store)
         records = document_records(store, namespace)
-        return DocumentsDrafter(store, records, load, chat, opened) if records else None
+        return DocumentsDrafter(store, records, load, chat, opened, near) if records else None
 
     return of
 
@@ -114,7 +120,7 @@ class DocumentsDrafter:
     """Drafts clues from the memories of the documents that a question's own words find, else of any.
 
     They are read as one, as many as their model has room for, the best found first: compressed memories of
-    one model and settings, or gists, whichever the first document has.
+    one model and settings, or gists, whichever the first document has. `near` is `MemoryModelDrafter`'s.
 
     Raises (when it drafts):
         FingerprintMismatch: a memory is not of the model that is here, or its bytes are broken.
@@ -130,24 +136,29 @@ class DocumentsDrafter:
         load: Callable[[Header], Compressor],
         chat: Callable[[Header], BaseChatModel] = load_gist_model,
         opened: Opened[Any] | None = None,
+        near: float | None = GOOD,
     ) -> None:
+        self._near = near
         self._store, self._records, self._load, self._chat = store, records, load, chat
         self._opened = opened or Opened(KEPT_OPEN)
 
     def draft(self, ask: Ask) -> list[Clue]:
-        return self._chosen(ask).draft(ask)
+        chosen = self._chosen(ask)
+        return chosen.draft(ask) if chosen else []
 
     async def adraft(self, ask: Ask) -> list[Clue]:
         """Async twin of `draft`."""
-        return await (await asyncio.to_thread(self._chosen, ask)).adraft(ask)
+        chosen = await asyncio.to_thread(self._chosen, ask)
+        return await chosen.adraft(ask) if chosen else []
 
-    def _chosen(self, ask: Ask) -> ClueDrafter:
+    def _chosen(self, ask: Ask) -> ClueDrafter | None:
         hits = self._store.recall(self._records[0].namespace, ask.query, k=FOUND, kinds=PASSAGES)
         ranks = {hit.memory.session: rank for rank, hit in reversed(list(enumerate(hits)))}
         ordered = sorted(self._records, key=lambda record: ranks.get(record.header["document"], FOUND))
         if ordered[0].header.get("format") == gist.FORMAT:
             return self._of_gists(ordered)
-        return self._of_memories(ordered)
+        # A model is not loaded, and a memory not opened, to say nothing.
+        return None if ask.finds(self._near) else self._of_memories(ordered)
 
     def _of_gists(self, ordered: Sequence[KVRecord]) -> ChatModelDrafter:
         notes: list[str] = []
@@ -180,7 +191,7 @@ class DocumentsDrafter:
         memory = memories[0]
         if len(memories) > 1:
             memory = joined(memories, weights.model.base_model.rotary_emb.inv_freq)
-        return MemoryModelDrafter(weights, memory)
+        return MemoryModelDrafter(weights, memory, near=self._near)
 
     def _memory(self, record: KVRecord, compressor: Compressor) -> KVMemory:
         from memgraph_plugin.memorag import saved

@@ -1,9 +1,10 @@
 """The way of a message through memory, as a LangGraph graph.
 
-    START -> retrieve -> recall_clues -> generate -> decide -> apply -> END
+    START -> retrieve -> recall_clues -> draft -> generate -> decide -> apply -> END
 
 retrieve: what is remembered · recall_clues: what else is, where the question does not say what it needs
-(only where somebody drafts clues) · generate: the answer · decide: what changes in memory · apply: write it
+(only where somebody drafts clues) · draft: several tries at the answer, the best of which it leans on (only
+with `selfmem`) · generate: the answer · decide: what changes in memory · apply: write it
 down. The answer has been streamed when `decide` begins.
 """
 
@@ -20,9 +21,11 @@ from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.nodes.apply import apply
 from memgraph_plugin.nodes.decide import PolicySource, decide
+from memgraph_plugin.nodes.draft import reply_drafts
 from memgraph_plugin.nodes.generate import ModelLike, generate, model_source
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, recall_clues
 from memgraph_plugin.nodes.retrieve import retrieve
+from memgraph_plugin.selfmem_graph import Selfmem, build_draft_graph
 from memgraph_plugin.state import MemoryContext, MemoryInput, MemoryOutput, MemoryState
 
 
@@ -37,6 +40,7 @@ def build_memory_graph(
     recall: bool = True,
     remember: bool = True,
     clues: DrafterSource | None = None,
+    selfmem: Selfmem | None = None,
 ) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
     """A conversation that remembers. Compile it with a store of ours, and with a checkpointer for threads.
 
@@ -52,15 +56,20 @@ def build_memory_graph(
         recall: False leaves out `retrieve`.
         clues: who drafts clues for questions that do not say what they need, or who has such a drafter for a
             namespace; without one, `recall_clues` is left out.
+        selfmem: how answers are drafted before they are given, `Selfmem()` for instance; without it, `draft`
+            is left out.
         remember: False leaves out `decide` and `apply`. With both off, what is left is a call of the model.
 
     Raises:
-        ConfigurationError: `policy` is "model", and there is none; or there are clues, but no recall.
+        ConfigurationError: `policy` is "model", or there is `selfmem`, and no model; or there are clues, but
+            no recall.
     """
     if policy == "model" and model is None:
         raise ConfigurationError('policy="model" needs a model: build_memory_graph(model, policy="model").')
     if clues is not None and not recall:
         raise ConfigurationError("Clues add to what is recalled: leave out recall=False, or the clues.")
+    if selfmem is not None and model is None:
+        raise ConfigurationError("selfmem= drafts with a model: build_memory_graph(model, selfmem=...).")
     chat = model_source(model)
     steps: dict[str, Any] = {}
     if recall:
@@ -68,6 +77,8 @@ def build_memory_graph(
     if clues is not None:
         way = Way(k=k, token_budget=token_budget)
         steps["recall_clues"] = recall_clues(clues, way=way, namespace=namespace)
+    if selfmem is not None:
+        steps["draft"] = build_draft_graph(reply_drafts(chat, system_prompt=system_prompt), selfmem).compile()
     steps["generate"] = generate(chat, system_prompt=system_prompt)
     if remember and policy != "none":
         steps["decide"] = decide(_policy(policy, chat), namespace=namespace)

@@ -41,5 +41,9 @@ class Settings(BaseSettings):
     kv_dir: Path | None = Field(
         None, description="directory for large compressed memories; unset: they are in the database"
     )
+    selfmem_task: str = Field(
+        "Do with the last message what was done with those before it.",
+        description="what the Selfmem graph's model is to do with a source",
+    )
     k: int = Field(10, ge=1, description="memories recalled a turn, at most")
     token_budget: int = Field(1200, ge=1, description="tokens of memory injected a turn, at most")

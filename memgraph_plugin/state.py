@@ -17,7 +17,8 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # typing's has no JSON schema on Python 3.11: no Studio
 
 from memgraph_plugin.memalpha.validation import NAMES, name_of
-from memgraph_plugin.types import Clue, Hit, Operation, Receipt
+from memgraph_plugin.selfmem.loop import Round
+from memgraph_plugin.types import Clue, Hit, Operation, Receipt, Request
 
 Plain: TypeAlias = dict[str, Any]
 """A value of `memgraph_plugin.types` as JSON: what a checkpoint can keep."""
@@ -52,6 +53,7 @@ class MemoryState(MemoryOutput):
     operations: NotRequired[Annotated[list[Plain], _latest]]
     rejected: NotRequired[Annotated[list[Plain], _latest]]
     policy: NotRequired[Annotated[str, _latest]]
+    self_memory: NotRequired[Annotated[str, _latest]]
 
 
 class AskInput(MemoryInput):
@@ -77,6 +79,63 @@ class AskState(AskOutput):
     memories: NotRequired[Annotated[list[Plain], _latest]]
 
 
+def _of_one_pool(old: list[Plain], new: list[Plain]) -> list[Plain]:
+    """Candidates as parallel branches write them: those of the newest pool alone, in order; [] empties it."""
+    if not new:
+        return []
+    pool = new[-1]["pool"]
+    numbered = {each["number"]: each for each in [*old, *new] if each["pool"] == pool}
+    return [numbered[number] for number in sorted(numbered)]
+
+
+class SelfmemInput(TypedDict):
+    """What a caller of Selfmem's graph passes: the source, and the name of the run, which seeds come from.
+
+    Without a name, each run has one of its own.
+    """
+
+    source: Annotated[str, _latest]
+    run: NotRequired[Annotated[str, _latest]]
+
+
+class SelfmemOutput(TypedDict):
+    """What Selfmem's graph gives back: the output, and why there was no further round (`loop.Stop`)."""
+
+    hypothesis: NotRequired[Annotated[str, _latest]]
+    stop: NotRequired[Annotated[str, _latest]]
+
+
+class SelfmemState(SelfmemOutput):
+    """Everything that a source carries through Selfmem's rounds; it has no place for a reference.
+
+    `request` is a `Request`; `pool` the candidates of this round, each with the `pool` it is of, its `number`
+    and the `seconds` it took; `trace` a line for each round (`selfmem.loop.Round`).
+    """
+
+    source: Annotated[str, _latest]
+    run: NotRequired[Annotated[str, _latest]]
+    seed: NotRequired[Annotated[str, _latest]]
+    request: NotRequired[Annotated[Plain, _latest]]
+    pool: NotRequired[Annotated[list[Plain], _of_one_pool]]
+    trace: NotRequired[Annotated[list[Plain], _latest]]
+
+
+class DraftInput(MemoryInput):
+    """What the drafts of a reply are made from."""
+
+    memories: NotRequired[Annotated[list[Plain], _latest]]
+
+
+class DraftOutput(TypedDict):
+    """The draft that the reply may lean on; "" where there is none."""
+
+    self_memory: NotRequired[Annotated[str, _latest]]
+
+
+class DraftState(SelfmemState, DraftInput, DraftOutput):
+    """Everything that the drafts of a reply carry through their rounds."""
+
+
 @dataclass(frozen=True)
 class MemoryContext:
     """Whose memory a run works on, and when it takes place: the `context=` of a run.
@@ -94,6 +153,8 @@ class MemoryContext:
 
 _HITS: TypeAdapter[list[Hit]] = TypeAdapter(list[Hit])
 _CLUES: TypeAdapter[list[Clue]] = TypeAdapter(list[Clue])
+_REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
+_TRACE: TypeAdapter[list[Round]] = TypeAdapter(list[Round])
 _RECEIPTS: TypeAdapter[list[Receipt]] = TypeAdapter(list[Receipt])
 _OPERATIONS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(cls) for cls, name in NAMES.items()}
 
@@ -146,6 +207,28 @@ def plain_receipts(receipts: Sequence[Receipt]) -> list[Plain]:
 def receipts_from(plain: Iterable[Plain]) -> list[Receipt]:
     """The receipts that `plain_receipts` wrote down."""
     return _RECEIPTS.validate_python(list(plain))
+
+
+def plain_request(request: Request) -> Plain:
+    """A request as the state keeps it."""
+    plain: Plain = _REQUEST.dump_python(request, mode="json")
+    return plain
+
+
+def request_from(plain: Plain) -> Request:
+    """The request that `plain_request` wrote down."""
+    return _REQUEST.validate_python(plain)
+
+
+def plain_trace(trace: Iterable[Round]) -> list[Plain]:
+    """Rounds as the state keeps them."""
+    plain: list[Plain] = _TRACE.dump_python(list(trace), mode="json")
+    return plain
+
+
+def trace_from(plain: Iterable[Plain]) -> list[Round]:
+    """The rounds that `plain_trace` wrote down."""
+    return _TRACE.validate_python(list(plain))
 
 
 def read_field(context: object, name: str) -> Any:

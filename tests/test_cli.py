@@ -55,8 +55,8 @@ def test_the_help_of_every_command_teaches_by_an_example() -> None:
     groups = {
         "models": ["list", "pull"],
         "db": ["status", "stop"],
-        "evaluate": ["locomo", "compression", "clues"],
-        "train": ["memorag"],
+        "evaluate": ["locomo", "compression", "clues", "selfmem"],
+        "train": ["memorag", "selfmem-generator", "selfmem-selector"],
     }
     for words in [[name] for name in names if name not in groups] + [
         [g, c] for g in groups for c in groups[g]

@@ -320,14 +320,14 @@ async def test_clues_are_drafted_from_the_compressed_memories_of_what_is_found(
     if stored == "memory":
         held = InMemoryMemoryStore(embeddings=HashingEmbeddings())
         kept(held)
-        graph, _ = compiled(held, "No.", "No.", clues=drafters(load))
+        graph, _ = compiled(held, "No.", "No.", clues=drafters(load, near=None))
         graph.invoke(asked(VAGUE + " The tin of herring, the seal?"), context=ANA)
         await graph.ainvoke(asked(VAGUE + " Parrots, dogs, the customs house?"), context=ANA)
     else:
         with PostgresMemoryStore(shared_dsn, embeddings=HashingEmbeddings()) as first:
             kept(first)
         async with AsyncPostgresMemoryStore(shared_dsn, embeddings=HashingEmbeddings()) as held:
-            graph, _ = compiled(held, "No.", "No.", clues=drafters(load))
+            graph, _ = compiled(held, "No.", "No.", clues=drafters(load, near=None))
             await graph.ainvoke(asked(VAGUE + " The tin of herring, the seal?"), context=ANA)
             await graph.ainvoke(asked(VAGUE + " Parrots, dogs, the customs house?"), context=ANA)
     assert seen == ["bylaws.pdf"], "loaded once for both questions"
@@ -338,6 +338,6 @@ def test_a_foreign_memory_is_told_of_and_the_answer_comes_all_the_same(store, ca
     made = Compressor(tiny(), MemorySpec(window=64, ratio=4, scorer="keydiff"))
     compress(store, WHERE, BYLAWS, made)
     other = Compressor(tiny("qwen2"), MemorySpec(window=64, ratio=4, scorer="keydiff"))
-    graph, _ = compiled(store, "In a tin [1].", clues=drafters(lambda _: other))
+    graph, _ = compiled(store, "In a tin [1].", clues=drafters(lambda _: other, near=None))
     assert graph.invoke(asked(VAGUE), context=ANA)["messages"][-1].text == "In a tin [1]."
     assert "Clues failed (FingerprintMismatch)" in caplog.text

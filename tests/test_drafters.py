@@ -219,6 +219,21 @@ class TestMemoryModel:
 
 
 @pytest.mark.local_model
+def test_a_small_memory_model_is_silent_where_the_question_finds_by_itself() -> None:
+    from memgraph_plugin.memorag.compressor import Compressor
+    from memgraph_plugin.memorag.spec import MemorySpec
+    from tests.tiny_models import tiny
+
+    weights = tiny()
+    memory = Compressor(weights, MemorySpec(window=64, ratio=2)).memorize("Ann moved to Lisbon. " * 9)
+    near = ask(nearest=0.5)
+    silent = MemoryModelDrafter(weights, memory)
+    assert silent.draft(near) == []
+    always = MemoryModelDrafter(weights, memory, near=None)
+    assert always.draft(near) == silent.draft(ask(nearest=0.3)) == silent.draft(ask())
+    assert not near.finds(None)
+
+
 def test_a_small_model_drafts_in_form_from_its_memory_and_from_notes() -> None:
     from memgraph_plugin.memorag.clues import tidy
     from memgraph_plugin.memorag.compressor import Compressor

@@ -145,7 +145,7 @@ def test_memories_are_read_and_the_model_hashed_once_until_a_version_changes(sto
     parts, given = store.kv_parts, list[list[int]]()
 
     class Spied:
-        def __init__(self, _: Any, memory: Any) -> None:
+        def __init__(self, _: Any, memory: Any, near: float) -> None:
             given.append(memory.tail)
 
         def draft(self, _: Ask) -> list[Any]:

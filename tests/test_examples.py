@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,8 @@ def environment(dsn: str, server: OpenAIServer, scratch: Path) -> dict[str, str]
         "LANGSMITH_TRACING": "false",
         "NO_PROXY": "127.0.0.1",
         "OMP_WAIT_POLICY": "PASSIVE",
+        "PAIRS": "30",
+        "EPOCHS": "1",
     }
 
 
@@ -78,6 +82,15 @@ def by_tool(body: dict[str, Any]) -> Reply:
         return AIMessage("", tool_calls=[tool_call(name="manage_memory", args=args, id="call_1")])
     args = {"query": last["content"]}
     return AIMessage("", tool_calls=[tool_call(name="search_memory", args=args, id="call_2")])
+
+
+DRAFTS = cycle(["It is cold in flat 7.", "It is very cold in flat 7.", "Cold in flat 7.", "Hello."])
+
+
+def from_drafts(body: dict[str, Any]) -> Reply:
+    """A model that drafts in turn, and says of the draft that it is shown that it is final."""
+    draft = re.search(r"<earlier-draft>\n.*\n(.*)\n</earlier-draft>", shown(body))
+    return f"Final: {draft[1]}" if draft else next(DRAFTS)
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,13 @@ PROMISES = {
             "Enzo: My name is Enzo. \nNotes: ['the boiler is serviced every May.']",
             "Enzo: Delete my notes. \nNotes: []",
         )
+    ),
+    "translate_messages": Promise(
+        ("learned from ", "BLEU after 0 rounds:", "BLEU after 1 rounds:", "source:", "memory:", "written:")
+    ),
+    "draft_reply": Promise(
+        (*["draft: "] * 4, "chosen: It is very cold in flat 7.", "reply:  Final: It is very cold in flat 7."),
+        from_drafts,
     ),
     "own_store_test": Promise(("2 passed",)),
 }

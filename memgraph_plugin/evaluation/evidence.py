@@ -141,7 +141,7 @@ def evaluate(
         # Who asks for most kinds goes first: they are drafted in one pass.
         for name in sorted(systems, key=lambda name: -len(KINDS.get(name, ()))):
             brought, document = hits, None if name == "hyde" else case.document
-            source = _Sharing(drafter, said, document, KINDS.get(name, ()))
+            source = _Sharing(drafter, said, document, KINDS.get(name, ()), always=name != "routed")
             if name != "query":
                 way = Way(k=k, token_budget=budget, scenario=None if name == "routed" else case.scenario)
                 asked = _Oracle(case) if name == "oracle" else source
@@ -268,17 +268,22 @@ class _Oracle:
 
 @dataclass
 class _Sharing:
-    """Clues of some kinds, out of what was `said` for the case already, or else from a drafter."""
+    """Clues of some kinds, out of what was `said` for the case already, or else from a drafter.
+
+    With `always` it is not told what the question found, for which it might draft nothing.
+    """
 
     drafter: Drafters
     said: dict[tuple[str | None, Ask, ClueKind], tuple[list[Clue], float]]
     document: str | None
     kinds: tuple[ClueKind, ...]
+    always: bool
     seconds: float = 0.0
     name = "shared"
 
     def draft(self, ask: Ask) -> list[Clue]:
-        keys = {kind: (self.document, replace(ask, now=None), kind) for kind in self.kinds}
+        ask = replace(ask, now=None, nearest=None if self.always else ask.nearest)
+        keys = {kind: (self.document, ask, kind) for kind in self.kinds}
         missing = tuple(kind for kind in self.kinds if keys[kind] not in self.said)
         if missing:
             began = time.perf_counter()

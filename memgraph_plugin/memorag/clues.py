@@ -85,7 +85,10 @@ PLANS: Mapping[Scenario, Plan] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a drafter is asked. `turns` are the last of the conversation, `found` what is retrieved so far."""
+    """What a drafter is asked. `turns` are the last of the conversation, `found` what is retrieved so far.
+
+    `nearest` is the cosine of the best that the question itself found, where vectors were compared.
+    """
 
     query: str
     scenario: Scenario
@@ -93,7 +96,12 @@ class Ask:
     round: int = 1
     turns: tuple[str, ...] = ()
     found: tuple[str, ...] = ()
+    nearest: float | None = None
     now: datetime | None = None
+
+    def finds(self, near: float | None) -> bool:
+        """Whether the question itself found something of this cosine; None asks for nothing."""
+        return near is not None and self.nearest is not None and self.nearest >= near
 
 
 @runtime_checkable

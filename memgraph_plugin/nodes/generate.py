@@ -6,6 +6,7 @@ import asyncio
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import TypeAlias
 
 from langchain_core.language_models import BaseChatModel
@@ -16,6 +17,7 @@ from langgraph.runtime import get_runtime
 from memgraph_plugin.nodes.scope import time_of
 from memgraph_plugin.nodes.transcript import MARK, with_memory_block
 from memgraph_plugin.prompts import ASSISTANT_PROMPT, neutralise, render_memory_block
+from memgraph_plugin.selfmem.sentences import render_self_memory
 from memgraph_plugin.state import MemoryContext, MemoryState, hits_from, read_field
 from memgraph_plugin.types import Hit
 
@@ -32,11 +34,12 @@ def generate(
     """A node that answers once. Without a model it quotes the best memories, and says that it does so.
 
     Recalled memories go to the model as a delimited user message before the user's last one, and nowhere
-    else: they never enter the state's messages. `system_prompt` replaces `ASSISTANT_PROMPT`; "" sends none.
+    else: they never enter the state's messages; a draft of Selfmem's likewise, after them. `system_prompt`
+    replaces `ASSISTANT_PROMPT`; "" sends none.
 
-    Reads: messages, memories.
+    Reads: messages, memories, self_memory.
     Writes: messages.
-    Paper: none.
+    Paper: none; with a draft, Selfmem (arXiv 2305.02437) in hypothesis mode.
     """
     load = model_source(model)
     system = ASSISTANT_PROMPT if system_prompt is None else system_prompt
@@ -44,12 +47,12 @@ def generate(
     def generate_now(state: MemoryState) -> dict[str, list[AIMessage]]:
         hits = hits_from(state.get("memories", []))
         chat = load()
-        return {"messages": [chat.invoke(_prompt(state, hits, system)) if chat else quote(hits)]}
+        return {"messages": [chat.invoke(_prompt(state, system)) if chat else quote(hits)]}
 
     async def agenerate_now(state: MemoryState) -> dict[str, list[AIMessage]]:
         hits = hits_from(state.get("memories", []))
         chat = await asyncio.to_thread(load)
-        return {"messages": [await chat.ainvoke(_prompt(state, hits, system)) if chat else quote(hits)]}
+        return {"messages": [await chat.ainvoke(_prompt(state, system)) if chat else quote(hits)]}
 
     return RunnableLambda(generate_now, agenerate_now, name="generate")
 
@@ -79,9 +82,18 @@ def quote(hits: Sequence[Hit]) -> AIMessage:
     return AIMessage(text, additional_kwargs={MARK: "quote"})
 
 
-def _prompt(state: MemoryState, hits: Sequence[Hit], system: str) -> list[AnyMessage]:
-    block = render_memory_block(hits, time_of(read_field(get_runtime(MemoryContext).context, "now")))
-    return [*([SystemMessage(system)] if system else []), *with_memory_block(state["messages"], block)]
+def prompt_for(
+    messages: Sequence[AnyMessage], hits: Sequence[Hit], draft: str, now: datetime, system: str
+) -> list[AnyMessage]:
+    """What the model is shown: system prompt and conversation, the blocks before its last question."""
+    shown = with_memory_block(messages, render_memory_block(hits, now))
+    shown = with_memory_block(shown, render_self_memory(draft))
+    return [*([SystemMessage(system)] if system else []), *shown]
+
+
+def _prompt(state: MemoryState, system: str) -> list[AnyMessage]:
+    hits, now = hits_from(state.get("memories", [])), read_field(get_runtime(MemoryContext).context, "now")
+    return prompt_for(state["messages"], hits, state.get("self_memory", ""), time_of(now), system)
 
 
 def _load(spec: str) -> BaseChatModel:

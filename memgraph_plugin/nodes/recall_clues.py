@@ -206,6 +206,7 @@ def _steps(scope: Scope, messages: Sequence[AnyMessage], hits: Sequence[Hit], wa
             round=number,
             turns=turns,
             found=found,
+            nearest=max((hit.cosine for hit in hits if hit.cosine is not None), default=None),
             now=scope.now,
         )
         if not isinstance(drafted, list):

@@ -154,6 +154,21 @@ def documents_in(namespace: Namespace) -> Namespace:
     return (*namespace, "documents")
 
 
+def examples_scope(runtime: Runtime[Any] | None, *, namespace: Sequence[str] | None = None) -> Scope:
+    """The scope of a step that works on pairs: the given namespace, else `examples_in` the run's own.
+
+    Raises:
+        ConfigurationError, MissingNamespaceError: as `scope_of`.
+    """
+    scope = scope_of(runtime, namespace=namespace)
+    return scope if namespace is not None else replace(scope, namespace=examples_in(scope.namespace))
+
+
+def examples_in(namespace: Namespace) -> Namespace:
+    """Where the pairs of a namespace are (Selfmem): below it, as its documents are."""
+    return (*namespace, "examples")
+
+
 def check_labels(namespace: Sequence[str]) -> Namespace:
     """The namespace as a tuple of labels that every store can keep.
 

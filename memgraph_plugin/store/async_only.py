@@ -102,6 +102,7 @@ class AsyncOnly(SweptByTask):
         token_budget: int | None = None,
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
+        words_only: bool = False,
     ) -> list[Hit]:
         return self._wait(
             self.arecall(
@@ -113,6 +114,7 @@ class AsyncOnly(SweptByTask):
                 token_budget=token_budget,
                 valid_at=valid_at,
                 known_at=known_at,
+                words_only=words_only,
             )
         )
 

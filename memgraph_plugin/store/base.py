@@ -124,6 +124,7 @@ class MemoryStore(CompressedStore):
         token_budget: int | None = None,
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
+        words_only: bool = False,
     ) -> list[Hit]:
         """The `k` memories of exactly this namespace that best answer `query`, best first.
 
@@ -134,6 +135,8 @@ class MemoryStore(CompressedStore):
         What has ended (`valid_to`) or expired is passed over. With `valid_at` or `known_at`, it is ranked
         among what `as_of` gives for them instead: in Python, on every version of the namespace, and texts
         that no memory has today are embedded anew; seconds in a namespace of tens of thousands.
+
+        With `words_only`, vectors count for nothing: only what shares a word with the query is found.
 
         Raises:
             InvalidNamespaceError, InvalidValue: an argument cannot work.
@@ -282,6 +285,7 @@ class MemoryStore(CompressedStore):
         token_budget: int | None = None,
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
+        words_only: bool = False,
     ) -> list[Hit]:
         """Async twin of `recall`."""
         return await asyncio.to_thread(
@@ -294,6 +298,7 @@ class MemoryStore(CompressedStore):
             token_budget=token_budget,
             valid_at=valid_at,
             known_at=known_at,
+            words_only=words_only,
         )
 
     async def ahistory(self, namespace: Namespace, key: str) -> list[MemoryVersion]:

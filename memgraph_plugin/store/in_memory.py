@@ -142,10 +142,11 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability)
         token_budget: int | None = None,
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
+        words_only: bool = False,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
         entries, texts = self._readable(namespace, query, kinds, filter, valid_at, known_at)
-        vectors = self._embed(texts, [query] if query.strip() else [])
+        vectors = self._embed(texts, [query] if query.strip() and not words_only else [])
         return within_budget(self._hits(entries, query, vectors, max(k, 0)), token_budget)
 
     async def arecall(
@@ -159,10 +160,11 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability)
         token_budget: int | None = None,
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
+        words_only: bool = False,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
         entries, texts = self._readable(namespace, query, kinds, filter, valid_at, known_at)
-        vectors = await self._aembed(texts, [query] if query.strip() else [])
+        vectors = await self._aembed(texts, [query] if query.strip() and not words_only else [])
         return within_budget(self._hits(entries, query, vectors, max(k, 0)), token_budget)
 
     def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:

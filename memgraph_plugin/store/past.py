@@ -84,11 +84,12 @@ class Past(SweptByThread):
         filter: Mapping[str, Any] | None,  # noqa: A002
         valid_at: datetime | None,
         known_at: datetime | None,
+        words_only: bool,
     ) -> list[Hit]:
         """What answers a query, of all that was so then, best first; ranked here, not in the database."""
         check_moments(valid_at=valid_at, known_at=known_at)
         self._open()
-        towards = self._towards(query) if query.strip() else None
+        towards = self._towards(query) if query.strip() and not words_only else None
         rows, found = self._believed(namespace, valid_at, known_at, kinds, filter, towards)
         if not query.strip():
             return [Hit(row.memory, 0.0) for row in rows]

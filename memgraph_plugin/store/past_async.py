@@ -85,11 +85,12 @@ class AsyncPast(AsyncOnly):
         filter: Mapping[str, Any] | None,  # noqa: A002
         valid_at: datetime | None,
         known_at: datetime | None,
+        words_only: bool,
     ) -> list[Hit]:
         """What answers a query, of all that was so then, best first; ranked here, not in the database."""
         check_moments(valid_at=valid_at, known_at=known_at)
         await self._open()
-        towards = await self._towards(query) if query.strip() else None
+        towards = await self._towards(query) if query.strip() and not words_only else None
         rows, found = await self._believed(namespace, valid_at, known_at, kinds, filter, towards)
         if not query.strip():
             return [Hit(row.memory, 0.0) for row in rows]

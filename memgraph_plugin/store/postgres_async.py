@@ -214,14 +214,17 @@ class AsyncPostgresMemoryStore(
         token_budget: int | None = None,
         valid_at: datetime | None = None,
         known_at: datetime | None = None,
+        words_only: bool = False,
     ) -> list[Hit]:
         check_recall(namespace, query, kinds)
         limit = min(max(k, 0), MAX_RESULTS)
         if valid_at is not None or known_at is not None:
-            hits = await self._recall_past(namespace, query, kinds, filter, valid_at, known_at)
+            hits = await self._recall_past(namespace, query, kinds, filter, valid_at, known_at, words_only)
             return within_budget(hits[:limit], token_budget)
         wanted = {"limit": limit, "offset": 0, "kinds": list(kinds) if kinds is not None else None}
-        found = await self._search("exactly", namespace, query, filter, wanted, "hybrid")
+        found = await self._search(
+            "exactly", namespace, query, filter, wanted, "words" if words_only else "hybrid"
+        )
         read = records.hit_of if query.strip() else records.recent_hit_of
         return within_budget(map(read, found), token_budget)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.store import indexing, records
@@ -60,7 +60,7 @@ class AsyncSearching(AsyncOnly):
         text: str,
         filter: Mapping[str, Any] | None,  # noqa: A002
         wanted: Mapping[str, Any],
-        ranking: Ranking,
+        ranking: Ranking | Literal["words"],
     ) -> list[Record]:
         parameters = {
             **wanted,
@@ -72,7 +72,7 @@ class AsyncSearching(AsyncOnly):
         await self._open()
         if not text.strip():
             return await self._database.fetch("latest", parameters, scope)
-        towards = await self._towards(text)
+        towards = None if ranking == "words" else await self._towards(text)
         parameters |= self._question(towards)
         parameters |= {"language": self.language, "query": text[:QUESTION_CHARACTERS]}
         name = "nearest" if ranking == "vector" and towards is not None else "recall"
