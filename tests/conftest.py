@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 
@@ -19,6 +20,10 @@ pytest.register_assert_rewrite("memgraph_plugin.testing.conformance")
 
 from memgraph_plugin.store import schema  # noqa: E402
 from memgraph_plugin.store.embedded import EmbeddedPostgres  # noqa: E402
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background, as by nohup: what tests start would not hear Ctrl-C either.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

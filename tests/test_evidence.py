@@ -91,6 +91,7 @@ def test_books_need_a_passage_with_each_string(tmp_path: Path) -> None:
     assert [case.scenario for case in task.cases] == ["vague", "conversation", "conversation"]
     assert [len(case.needs) for case in task.cases] == [2, 1, 1]
     assert task.cases[0].needs[0] != task.cases[0].needs[1]
+    assert task.cases[0].evidence == ("The Demeter sailed.", "Boxes of earth.")
 
 
 class Drafter:

@@ -12,6 +12,7 @@ drafter can beat by much.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -243,9 +244,20 @@ def books(path: Path, limit: int) -> Task:
                 frozenset(str(each.key) for each in passages[probe["book"]] if string in each.text)
                 for string in wanted
             ]
-            cases.append(_case(question, kinds[probe["scenario"]], probe["book"], needs, wanted))
+            said = [_sentence(texts[probe["book"]].text, string) for string in wanted]
+            cases.append(_case(question, kinds[probe["scenario"]], probe["book"], needs, said))
     everything = tuple(passage for each in passages.values() for passage in each)
     return Task("Books", everything, {name: each.text for name, each in texts.items()}, tuple(cases))
+
+
+def _sentence(text: str, string: str) -> str:
+    """The first sentence that has the string; "" where none has."""
+    place = text.find(string)
+    if place < 0:
+        return ""
+    before = max(text.rfind(end, 0, place) for end in (". ", "! ", "? ", "\n\n"))
+    after = re.search(r"[.!?]\s|\n\n", text[place:])
+    return " ".join(text[before + 1 : place + after.end() if after else None].split()).lstrip(". ")
 
 
 TASKS: Mapping[str, Callable[[Path, int], Task]] = {"hotpotqa": hotpotqa, "qmsum": qmsum, "books": books}
