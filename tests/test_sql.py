@@ -48,11 +48,11 @@ ACROSS = {
     ),
     "forget_indexes": "vectors of another model leave no index of any namespace",
     **dict.fromkeys(
-        ("scattered_namespaces", "hold_memory", "rewrite"),
+        ("scattered_namespaces", "hold_memory", "rewrite", "named_files"),
         "whoever owns the tables puts their files in order",
     ),
     **dict.fromkeys(
-        ("memories_to_seal", "versions_to_seal", "batches_to_seal", "count_to_seal"),
+        ("memories_to_seal", "versions_to_seal", "batches_to_seal", "count_to_seal", "compressed_to_seal"),
         "a new key seals all there is, page by page",
     ),
     **dict.fromkeys(
