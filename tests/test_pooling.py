@@ -284,6 +284,7 @@ assert len(store.search(("async",), limit=1000)) == 30 + 4 * 10
     )
     # A pool that was still growing when a loop or a process ended may say so; nobody's work is lost by that.
     assert done.returncode == 0, done.stderr
+    assert "memgraph_plugin/store" not in done.stderr
 
 
 def test_a_store_of_a_module_serves_one_lifespan_after_another(

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
@@ -31,6 +31,7 @@ from memgraph_plugin.memorag.compressor import keep
 from memgraph_plugin.memorag.framing import Frame
 from memgraph_plugin.memorag.kv_memory import Cache, Layer, cache_of
 from memgraph_plugin.memorag.rotary import check_supported
+from memgraph_plugin.models.training import Told
 from memgraph_plugin.models.weights import Weights
 from memgraph_plugin.prompts import RECONSTRUCT
 
@@ -119,7 +120,7 @@ def train(
         args=arguments,
         train_dataset=list(samples),
         data_collator=_one,
-        callbacks=[_Told(progress)] if progress else [],
+        callbacks=[Told(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
     last = get_last_checkpoint(str(folder)) if folder.exists() else None  # type: ignore[no-untyped-call]
@@ -231,14 +232,3 @@ def _one(samples: Sequence[Sample]) -> dict[str, Any]:
         "labels": torch.tensor([sample["labels"]]),
         "windows": sample["windows"],
     }
-
-
-class _Told(TrainerCallback):
-    """Passes on how far a training has come."""
-
-    def __init__(self, progress: Callable[[int, int, float], None]) -> None:
-        self._progress = progress
-
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002 - its form
-        if "loss" in (logs := given.get("logs") or {}):
-            self._progress(state.global_step, state.max_steps, logs["loss"])

@@ -7,6 +7,7 @@ the dual encoder reads them apart, and its decoder attends to the one and then t
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -62,7 +63,7 @@ class Decoding:
             raise ConfigurationError(f"{self}: margin, stretch and min_tokens are not negative")
 
 
-class Seq2Seq:
+class Seq2Seq(ABC):
     """What both generators share. `n` candidates are those of a beam search `n` wide (the paper's: 50)."""
 
     kind: ClassVar[str]
@@ -162,9 +163,9 @@ class Seq2Seq:
         """The likeliest output for each request."""
         return [pool[0] for pool in self._write(requests, self.decoding.beams)]
 
+    @abstractmethod
     def inputs(self, source: str, memory: str) -> list[list[int]]:
         """The ids that are read: one text of a joint generator, two of a dual one."""
-        raise NotImplementedError
 
     def _write(self, requests: Sequence[Request], width: int, margin: float = inf) -> list[list[Candidate]]:
         """Each different pair of source and memory once, in batches of similar length."""

@@ -13,7 +13,6 @@ checkpoint that is kept is the best on the development rows by greedy search.
 from __future__ import annotations
 
 import hashlib
-import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -29,12 +28,12 @@ from transformers import (
     EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.models.training import Told
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.network import Network
 from memgraph_plugin.selfmem.protocols import Retriever
@@ -373,17 +372,8 @@ def _check_same(folder: Path, what: str) -> None:
     note.write_text(what, "utf-8")
 
 
-class _Told(TrainerCallback):
-    """Passes on how far a training has come."""
-
-    def __init__(self, progress: Callable[[int, int, float], None]) -> None:
-        self._progress = progress
-        self._loss = math.nan
-
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002 - its form
-        if "loss" in (logs := given.get("logs") or {}):
-            self._loss = logs["loss"]
-            self._progress(state.global_step, state.max_steps, self._loss)
+class _Told(Told):
+    """Tells of the last update too, which may come after the last that is logged."""
 
     def on_train_end(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002 - its form
-        self._progress(state.global_step, state.max_steps, self._loss)
+        self._tell(state)

@@ -19,10 +19,11 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.models.training import Told
 from memgraph_plugin.selfmem.kl import KLSelector, pool_loss
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.pools import Pool, digest, labels, quality, target
@@ -96,7 +97,7 @@ def train(
         train_dataset=learned,
         eval_dataset=list(held_out) or None,
         data_collator=lambda some: _together(selector, some),
-        callbacks=[_Told(progress)] if progress else [],
+        callbacks=[Told(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))  # type: ignore[no-untyped-call]
@@ -203,14 +204,3 @@ def _claim(folder: Path, recipe: Recipe, pools: Sequence[Pool], selector: KLSele
         )
     folder.mkdir(parents=True, exist_ok=True)
     mark.write_text(mine, "utf-8")
-
-
-class _Told(TrainerCallback):
-    """Passes on how far a training has come."""
-
-    def __init__(self, progress: Callable[[int, int, float], None]) -> None:
-        self._progress = progress
-
-    def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:  # noqa: ARG002 - its form
-        if "loss" in (logs := given.get("logs") or {}):
-            self._progress(state.global_step, state.max_steps, logs["loss"])
