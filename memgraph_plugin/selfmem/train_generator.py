@@ -34,6 +34,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.training import Told
+from memgraph_plugin.models.weights import fast_bf16
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.network import Network
 from memgraph_plugin.selfmem.protocols import Retriever
@@ -334,7 +335,7 @@ def _arguments(
         adam_beta2=0.98,
         max_grad_norm=1.0,
         weight_decay=0.0,
-        bf16=_fast_bf16(where),
+        bf16=fast_bf16(where),
         save_steps=recipe.check_every,
         eval_strategy="steps" if choose else "no",
         eval_steps=recipe.check_every,
@@ -350,14 +351,6 @@ def _arguments(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-
-
-def _fast_bf16(where: str) -> bool:
-    """Whether the device computes in bfloat16 itself; elsewhere it is slower than float32."""
-    if where == "cuda":
-        return bool(torch.cuda.is_bf16_supported())
-    native: Callable[[], bool] = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return native()
 
 
 def _check_same(folder: Path, what: str) -> None:
