@@ -147,6 +147,8 @@ def test_a_training_that_was_stopped_goes_on(tmp_path: Path) -> None:
         train(tiny(), samples(how), tmp_path, how, progress=stop)
     train(tiny(), samples(how), tmp_path, how, progress=lambda step, *_: steps.append(step))
     assert steps == [1, 2, 3, 3, 4]
+    with pytest.raises(ConfigurationError, match="another training"):
+        train(tiny(), samples(how)[1:], tmp_path, how)
 
 
 def test_clues_are_trained_on_the_sentences_that_are_the_evidence(tmp_path: Path) -> None:

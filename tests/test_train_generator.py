@@ -110,6 +110,6 @@ def test_a_row_is_never_its_own_memory(tmp_path: Path) -> None:
 def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no examples"):
         train(tiny("joint"), [], RETRIEVER, tmp_path, SHORT)
-    (tmp_path / "training.txt").write_text("something else")
+    (tmp_path / "training.sha256").write_text("something else")
     with pytest.raises(ConfigurationError, match="another training"):
         train(tiny("joint"), EXAMPLES, RETRIEVER, tmp_path, SHORT)

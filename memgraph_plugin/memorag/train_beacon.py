@@ -14,16 +14,17 @@ written by other models; (4) its third stage, preferences over sets of clues, is
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.memorag.beacon import MemoryTokens
@@ -31,7 +32,7 @@ from memgraph_plugin.memorag.compressor import keep
 from memgraph_plugin.memorag.framing import Frame
 from memgraph_plugin.memorag.kv_memory import Cache, Layer, cache_of
 from memgraph_plugin.memorag.rotary import check_supported
-from memgraph_plugin.models.training import Told
+from memgraph_plugin.models.training import Told, last_checkpoint
 from memgraph_plugin.models.weights import Weights
 from memgraph_plugin.prompts import RECONSTRUCT
 
@@ -87,11 +88,13 @@ def train(
     all of them, and the mean loss since the call before.
 
     Raises:
-        ConfigurationError: the model is of an unsupported make, or there are no samples.
+        ConfigurationError: the model is of an unsupported make, there are no samples, or the folder has the
+            checkpoints of another training.
     """
     check_supported(weights.model.config)
     if not samples:
         raise ConfigurationError("There is nothing to train on: the texts are shorter than a sample.")
+    last = last_checkpoint(folder, f"{recipe} {_digest(samples)}")
     torch.manual_seed(recipe.seed)
     reader = _Reader(weights, tokens or MemoryTokens(weights.model, recipe.rank), recipe)
     rate = recipe.rate or (2e-4 if recipe.rank else 5e-5)
@@ -123,7 +126,6 @@ def train(
         callbacks=[Told(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
-    last = get_last_checkpoint(str(folder)) if folder.exists() else None  # type: ignore[no-untyped-call]
     trainer.train(resume_from_checkpoint=last)
     return reader.tokens.to(weights.model.device).eval()
 
@@ -164,6 +166,13 @@ def clue_samples(
         if windows:
             labels = [IGNORED] * (len(ids) + len(asked)) + said
             yield {"input_ids": [*ids, *asked, *said], "labels": labels, "windows": windows}
+
+
+def _digest(samples: Sequence[Sample]) -> str:
+    found = sha256()
+    for each in samples:
+        found.update(json.dumps(each, sort_keys=True).encode())
+    return found.hexdigest()
 
 
 class _Reader(nn.Module):

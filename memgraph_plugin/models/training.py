@@ -1,12 +1,41 @@
-"""How far a training has come, told to whoever watches."""
+"""What every training needs: to go on where it was stopped, and to tell how far it has come."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+
+from memgraph_plugin.errors import ConfigurationError
+
+MARK = "training.sha256"
+"""The file that says which training a folder's checkpoints are of."""
+
+
+def last_checkpoint(folder: Path, training: str) -> str | None:
+    """Where this training goes on: its last checkpoint in the folder, made where there is none; None anew.
+
+    Args:
+        training: what decides its outcome: the data, the recipe, what it begins with.
+
+    Raises:
+        ConfigurationError: the folder has the checkpoints of another training.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mine, mark = sha256(training.encode()).hexdigest(), folder / MARK
+    if mark.exists() and mark.read_text("utf-8") != mine:
+        raise ConfigurationError(
+            f"{folder} has the checkpoints of another training: other data, another recipe or another start. "
+            "Remove it to begin anew."
+        )
+    mark.write_text(mine, "utf-8")
+    last: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+    return last
 
 
 class Told(TrainerCallback):

@@ -30,10 +30,9 @@ from transformers import (
     Trainer,
     TrainingArguments,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.models.training import Told
+from memgraph_plugin.models.training import Told, last_checkpoint
 from memgraph_plugin.models.weights import fast_bf16
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.network import Network
@@ -171,8 +170,7 @@ def train(
         if recipe.patience:
             trainer.add_callback(EarlyStoppingCallback(recipe.patience))
     trainer.remove_callback(PrinterCallback)
-    _check_same(folder, f"{data_digest(examples)} {recipe} {generator.kind}")
-    last = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+    last = last_checkpoint(folder, f"{data_digest(examples)} {recipe} {generator.kind}")
     trainer.train(resume_from_checkpoint=last)
     generator.network.eval()
     how = {name: str(value) for name, value in asdict(recipe).items()}
@@ -351,18 +349,6 @@ def _arguments(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-
-
-def _check_same(folder: Path, what: str) -> None:
-    """Note what is trained here, or make sure that it is what was trained here before."""
-    note = folder / "training.txt"
-    folder.mkdir(parents=True, exist_ok=True)
-    if note.exists() and note.read_text("utf-8") != what:
-        raise ConfigurationError(
-            f"{folder} has the checkpoints of another training: other examples or another recipe. "
-            "Remove it to begin anew."
-        )
-    note.write_text(what, "utf-8")
 
 
 class _Told(Told):

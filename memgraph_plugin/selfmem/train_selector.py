@@ -13,17 +13,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.models.training import Told
+from memgraph_plugin.models.training import Told, last_checkpoint
 from memgraph_plugin.selfmem.kl import KLSelector, pool_loss
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.pools import Pool, digest, labels, quality, target
@@ -86,7 +84,7 @@ def train(
     learned = samples(pools, recipe)
     if not learned:
         raise ConfigurationError(f"Nothing to learn: in no pool do candidates differ by {recipe.metric}.")
-    _claim(folder, recipe, pools, selector)
+    last = last_checkpoint(folder, json.dumps([asdict(recipe), digest(pools), selector.training.base]))
     torch.manual_seed(recipe.seed)
     trainer = _Trainer(
         selector,
@@ -100,7 +98,7 @@ def train(
         callbacks=[Told(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)))  # type: ignore[no-untyped-call]
+    trainer.train(resume_from_checkpoint=last)
     return selector.trained(
         metric=recipe.metric, tau=recipe.tau, normalize=recipe.normalize, pools=digest(pools)
     )
@@ -191,16 +189,3 @@ def _together(selector: KLSelector, some: Sequence[Sample]) -> dict[str, Any]:
         "goal": torch.tensor(rows),
         "mask": torch.tensor(mask),
     }
-
-
-def _claim(folder: Path, recipe: Recipe, pools: Sequence[Pool], selector: KLSelector) -> None:
-    """Mark a folder as this training's, so that another does not go on from its checkpoints."""
-    told = json.dumps([asdict(recipe), digest(pools), selector.training.base])
-    mine, mark = sha256(told.encode()).hexdigest(), folder / "training.sha256"
-    if mark.exists() and mark.read_text("utf-8") != mine:
-        raise ConfigurationError(
-            f"{folder} has the checkpoints of another training (other pools or another recipe): "
-            "remove it to begin anew."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    mark.write_text(mine, "utf-8")
