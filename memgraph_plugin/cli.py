@@ -11,6 +11,7 @@ import typer.core
 from memgraph_plugin import __version__
 from memgraph_plugin.commands import (
     assistant,
+    consolidating,
     copying,
     database,
     documents,
@@ -25,6 +26,7 @@ from memgraph_plugin.commands import (
     sealing,
     selfmem,
     training,
+    worker,
 )
 from memgraph_plugin.errors import MemgraphPluginError
 
@@ -61,6 +63,7 @@ train_app = typer.Typer(
     no_args_is_help=True,
     help="Train what can be trained: memory tokens, and Selfmem's generator and selector.",
 )
+worker_app = typer.Typer()
 migrate_from_app = typer.Typer(no_args_is_help=True, help="Take over what another memory holds.")
 
 # In the order in which --help lists them.
@@ -75,6 +78,7 @@ app.command("history")(memories.history)
 app.command("log")(log.log)
 app.command("undo")(log.undo)
 app.command("forget")(forgetting.forget)
+app.command("consolidate")(consolidating.consolidate)
 app.command("export")(portability.export)
 app.command("import")(portability.import_)
 app.command("migrate")(database.migrate)
@@ -84,6 +88,11 @@ app.command("seal")(sealing.seal)
 app.command("build-pools")(selfmem.build_pools)
 app.command("calibrate")(selfmem.calibrate)
 app.command("doctor")(database.doctor)
+
+app.add_typer(worker_app, name="worker")
+worker_app.callback(invoke_without_command=True)(worker.worker)
+worker_app.command("failed")(worker.failed)
+worker_app.command("replay")(worker.replay)
 
 app.add_typer(models_app, name="models")
 models_app.command("list")(models.list_models)

@@ -25,6 +25,7 @@ from memgraph_plugin.models.embeddings import embedding_name, load_embeddings
 from memgraph_plugin.models.pull import list_models
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.store import roles, schema
+from memgraph_plugin.store.jobs import jobs_by_status
 from memgraph_plugin.store.open import database
 from memgraph_plugin.store.sql import query
 
@@ -111,7 +112,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         conninfo = database(settings)
         with closing(psycopg.connect(conninfo, autocommit=True, connect_timeout=SECONDS)) as conn:
             yield Finding("ok", "database", where)
-            for check in (_version, _pgvector, _role, _schema, _rows, _embeddings):
+            for check in (_version, _pgvector, _role, _schema, _rows, _embeddings, _queue):
                 yield check(conn, settings)
     except psycopg.ProgrammingError as error:
         # A connection string that cannot be read is quoted in the error, with its password.
@@ -233,6 +234,16 @@ def _embeddings(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
         advice = f"set MEMGRAPH_PLUGIN_EMBEDDINGS={stored[0]}, or run: memgraph-plugin migrate --reembed"
         return Finding("fail", "embeddings", found, advice)
     return Finding("ok", "embeddings", f"{configured} ({stored[1]} dimensions), as in the database")
+
+
+def _queue(conn: psycopg.Connection[Any], settings: Settings) -> Finding:
+    jobs = jobs_by_status(conn, settings.db_schema)
+    if jobs is None:
+        return Finding("ok", "queue", "none: memory is written with the answer (MEMGRAPH_PLUGIN_WRITE)")
+    found = f"{jobs.get('todo', 0)} conversations wait, {jobs.get('doing', 0)} are being decided on"
+    if failed := jobs.get("failed"):
+        return Finding("warn", "queue", f"{found}, {failed} failed", "memgraph-plugin worker failed")
+    return Finding("ok", "queue", found)
 
 
 def _models(settings: Settings) -> Iterator[Finding]:

@@ -5,7 +5,8 @@
 retrieve: what is remembered · recall_clues: what else is, where the question does not say what it needs
 (only where somebody drafts clues) · draft: several tries at the answer, the best of which it leans on (only
 with `selfmem`) · generate: the answer · decide: what changes in memory · apply: write it
-down. The answer has been streamed when `decide` begins.
+down. The answer has been streamed when `decide` begins. With a `writer`, `submit` stands in place of the last
+two: what was said is stored, and decided on later.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from memgraph_plugin.nodes.draft import reply_drafts
 from memgraph_plugin.nodes.generate import ModelLike, generate, model_source
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, recall_clues
 from memgraph_plugin.nodes.retrieve import retrieve
+from memgraph_plugin.nodes.submit import MemoryWriter, submit
 from memgraph_plugin.selfmem_graph import Selfmem, build_draft_graph
 from memgraph_plugin.state import MemoryContext, MemoryInput, MemoryOutput, MemoryState
 
@@ -39,6 +41,7 @@ def build_memory_graph(
     namespace: Sequence[str] | None = None,
     recall: bool = True,
     remember: bool = True,
+    writer: MemoryWriter | None = None,
     clues: DrafterSource | None = None,
     selfmem: Selfmem | None = None,
 ) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
@@ -59,6 +62,9 @@ def build_memory_graph(
         selfmem: how answers are drafted before they are given, `Selfmem()` for instance; without it, `draft`
             is left out.
         remember: False leaves out `decide` and `apply`. With both off, what is left is a call of the model.
+        writer: decides with the same policy after the turn: `BackgroundWriter()` in this process, or a
+            `QueueWriter`, whose workers have a policy of their own. Without one, the turn ends when memory
+            is written.
 
     Raises:
         ConfigurationError: `policy` is "model", or there is `selfmem`, and no model; or there are clues, but
@@ -80,9 +86,11 @@ def build_memory_graph(
     if selfmem is not None:
         steps["draft"] = build_draft_graph(reply_drafts(chat, system_prompt=system_prompt), selfmem).compile()
     steps["generate"] = generate(chat, system_prompt=system_prompt)
-    if remember and policy != "none":
-        steps["decide"] = decide(_policy(policy, chat), namespace=namespace)
-    if remember:
+    if remember and policy != "none" and writer is not None:
+        steps["submit"] = submit(writer, chosen_policy(policy, chat), namespace=namespace)
+    elif remember:
+        if policy != "none":
+            steps["decide"] = decide(chosen_policy(policy, chat), namespace=namespace)
         steps["apply"] = apply(namespace=namespace)
 
     graph = StateGraph(
@@ -97,9 +105,10 @@ def build_memory_graph(
     return graph
 
 
-def _policy(
+def chosen_policy(
     policy: PolicySource | Literal["rules", "model"], load: Callable[[], BaseChatModel | None]
 ) -> PolicySource:
+    """Who decides, as settings and callers name it: the rules, the model that is loaded, or a policy."""
     if policy == "rules":
         return None
     if policy != "model":

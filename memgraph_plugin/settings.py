@@ -29,6 +29,12 @@ class Settings(BaseSettings):
     embeddings: str = Field("local:minilm", description='"openai:...", "local:<name or path>" or "none"')
     language: str = Field("english", description="Postgres text search configuration of new memories")
     policy: Literal["rules", "model"] = Field("rules", description="who decides what to remember")
+    write: Literal["now", "queue"] = Field(
+        "now", description='when a server decides what to remember: with the answer, or by "worker"s, later'
+    )
+    write_pause: float = Field(
+        5, ge=0, description="seconds that a conversation must be still before a worker decides on it"
+    )
     sealing_keys: SecretStr | None = Field(
         None, description='"NAME:BASE64,..." to encrypt memories with; the first seals, all open'
     )

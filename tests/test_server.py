@@ -83,7 +83,7 @@ async def is_up(url: str) -> bool:
 def test_the_configuration_is_valid(environment: dict[str, str]) -> None:
     done = subprocess.run([LANGGRAPH, "validate"], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "3 graphs" in done.stdout
+    assert "4 graphs" in done.stdout
 
 
 def test_the_graph_is_built_without_loading_a_model() -> None:

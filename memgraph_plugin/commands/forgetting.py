@@ -31,10 +31,11 @@ def forget(
 
     Example: memgraph-plugin forget --user ana
     """
-    from memgraph_plugin.store.open import open_store
+    from memgraph_plugin.store.jobs import forget_jobs
+    from memgraph_plugin.store.open import database, open_store
 
-    namespace = options.namespace(user)
-    with open_store(options.settings()) as store:
+    namespace, used = options.namespace(user), options.settings()
+    with open_store(used) as store:
         if verify:
             found = [erasure for erasure in store.erasures() if erasure.of(namespace)]
             for erasure in found:
@@ -52,6 +53,7 @@ def forget(
                 typer.echo("Nothing was erased.")
                 raise typer.Exit(1)
         erasure = store.forget(namespace, vacuum=vacuum)
+    forget_jobs(database(used), used.db_schema, namespace)
     for table, rows in erasure.counts.items():
         typer.echo(f"{rows:>9,}  {table}")
     typer.echo(f"Erased. Receipt {erasure.id}\n  salt   {erasure.salt}\n  digest {erasure.digest}")

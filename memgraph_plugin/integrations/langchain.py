@@ -25,6 +25,7 @@ from memgraph_plugin.nodes.decide import PolicySource, adecide_exchange, decide_
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, arecall_by_clues, recall_by_clues
 from memgraph_plugin.nodes.retrieve import arecall, recall
 from memgraph_plugin.nodes.scope import Scope, check_labels, running_scope, scope_of
+from memgraph_plugin.nodes.submit import MemoryWriter, ahand_over, hand_over
 from memgraph_plugin.nodes.transcript import TURN, storable, with_memory_block
 from memgraph_plugin.prompts import (
     MANAGE_MEMORY,
@@ -75,6 +76,8 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
             drafter, or who has one for a namespace; by default nobody.
         inject_as: "user" (a user message before the last one) or "system" (the end of the system message).
         write: False recalls and never writes.
+        writer: writes after the turn, as a `BackgroundWriter` does; by default the agent ends when memory is
+            written.
         tools: True gives the agent `memory_tools` as well.
 
     Raises (when it runs):
@@ -96,6 +99,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         clues: DrafterSource | None = None,
         inject_as: InjectAs = "user",
         write: bool = True,
+        writer: MemoryWriter | None = None,
         tools: bool = False,
     ) -> None:
         if inject_as not in get_args(InjectAs):
@@ -110,6 +114,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         self._way = Way(k=k, token_budget=token_budget)
         self._inject_as = inject_as
         self._write = write
+        self._writer = writer
 
     @property
     def name(self) -> str:
@@ -145,15 +150,23 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         return await handler(self._with_memory(request))
 
     def after_agent(self, state: RecallState, runtime: Runtime[Any]) -> None:
-        if self._write:
-            scope = self._scope(runtime)
-            write(scope, state["messages"], decide_exchange(scope, state["messages"], self._policy()))
+        if not self._write:
+            return
+        scope, said = self._scope(runtime), state["messages"]
+        if self._writer is not None:
+            hand_over(self._writer, scope, said, self._policy)
+        else:
+            write(scope, said, decide_exchange(scope, said, self._policy()))
 
     async def aafter_agent(self, state: RecallState, runtime: Runtime[Any]) -> None:
-        if self._write:
-            scope = self._scope(runtime)
+        if not self._write:
+            return
+        scope, said = self._scope(runtime), state["messages"]
+        if self._writer is not None:
+            await ahand_over(self._writer, scope, said, self._policy)
+        else:
             policy = await asyncio.to_thread(self._policy)
-            await awrite(scope, state["messages"], await adecide_exchange(scope, state["messages"], policy))
+            await awrite(scope, said, await adecide_exchange(scope, said, policy))
 
     def _scope(self, runtime: Runtime[Any]) -> Scope:
         return scope_of(runtime, store=self._store, namespace=self.namespace)

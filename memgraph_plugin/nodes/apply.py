@@ -66,8 +66,12 @@ def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemorySta
     return RunnableLambda(apply_now, aapply_now, name="apply")
 
 
-def write(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> list[Receipt]:
+def write(
+    scope: Scope, messages: Sequence[AnyMessage], decision: Decision, *, once: str = ""
+) -> list[Receipt]:
     """Store the newest exchange and what was decided on it; one receipt for each turn and operation.
+
+    The same exchange is written once a policy; with `once`, once under that name, whoever decided.
 
     Raises:
         StoreError: nothing was written.
@@ -77,7 +81,7 @@ def write(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> l
     batch = batch_of(scope, said, decision, wishes, turns_to_forget(scope, wishes))
     if not batch:
         return list(decision.rejected)
-    key = _idempotency_key(scope, said, decision)
+    key = _idempotency_key(scope, said, once or decision.policy)
     receipts = scope.store.apply(
         scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy
     ).receipts
@@ -94,14 +98,16 @@ def write(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> l
     return _finished(scope, receipts, decision)
 
 
-async def awrite(scope: Scope, messages: Sequence[AnyMessage], decision: Decision) -> list[Receipt]:
+async def awrite(
+    scope: Scope, messages: Sequence[AnyMessage], decision: Decision, *, once: str = ""
+) -> list[Receipt]:
     """Async twin of `write`."""
     said = exchange(messages, thread=scope.thread, now=scope.now)
     wishes = wishes_in(as_read(said), decision.operations)
     batch = batch_of(scope, said, decision, wishes, await aturns_to_forget(scope, wishes))
     if not batch:
         return list(decision.rejected)
-    key = _idempotency_key(scope, said, decision)
+    key = _idempotency_key(scope, said, once or decision.policy)
     receipts = (
         await scope.store.aapply(
             scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy
@@ -165,9 +171,9 @@ def _insert(scope: Scope, said: Said) -> Insert:
     )
 
 
-def _idempotency_key(scope: Scope, said: Sequence[Said], decision: Decision) -> str:
+def _idempotency_key(scope: Scope, said: Sequence[Said], name: str) -> str:
     ids = [each.message_id for each in said]
-    named = json.dumps([scope.namespace, scope.thread, ids, decision.policy])
+    named = json.dumps([scope.namespace, scope.thread, ids, name])
     return hashlib.sha256(named.encode()).hexdigest()
 
 

@@ -104,7 +104,7 @@ def exchange(messages: Sequence[AnyMessage], *, thread: str | None, now: datetim
     if index is None:
         return []
     start = index
-    while start and not _is_answer(messages[start - 1]):
+    while start and not is_answer(messages[start - 1]):
         start -= 1
     for message in messages[start:]:
         if _UNSTORABLE.search(message.text):
@@ -125,7 +125,8 @@ def as_read(said: Sequence[Said]) -> list[Turn]:
     return [replace(each.turn, text=each.turn.text[:MOST_READ]) for each in said]
 
 
-def _is_answer(message: AnyMessage) -> bool:
+def is_answer(message: AnyMessage) -> bool:
+    """Whether this ends an exchange: what the assistant says in the end, as against a call of a tool."""
     return isinstance(message, AIMessage) and not message.tool_calls
 
 
@@ -134,7 +135,7 @@ def _role_of(message: AnyMessage) -> Literal["user", "assistant"] | None:
         return None
     if isinstance(message, HumanMessage):
         return "user"
-    return "assistant" if _is_answer(message) else None
+    return "assistant" if is_answer(message) else None
 
 
 def _words_of(message: AnyMessage) -> str:

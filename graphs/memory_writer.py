@@ -1,0 +1,22 @@
+"""What a conversation changes in memory, decided on by itself, for `langgraph dev`: settings in, graph out.
+
+Configured by MEMGRAPH_PLUGIN_* variables (see `memgraph_plugin.settings`); the store is the one that
+langgraph.json names. A chat model that decides is loaded at the first exchange.
+"""
+
+from functools import partial
+
+from memgraph_plugin.graph import chosen_policy
+from memgraph_plugin.memory_writer_graph import build_memory_writer_graph
+from memgraph_plugin.models.chat import load_chat_model
+from memgraph_plugin.settings import Settings
+
+settings = Settings()
+
+load_model = partial(
+    load_chat_model, settings.chat_model or "", base_url=settings.base_url, cache_dir=settings.cache_dir
+)
+
+graph = build_memory_writer_graph(
+    chosen_policy(settings.policy if settings.chat_model else "rules", load_model)
+)

@@ -1,0 +1,145 @@
+"""Consolidating a namespace in a store: the passes of `memalpha.consolidate`, a batch each."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from langchain_core.language_models import BaseChatModel
+
+from memgraph_plugin.memalpha.consolidate import (
+    ACTOR,
+    HABITS,
+    Habits,
+    Known,
+    Summarise,
+    decay,
+    is_vague,
+    merge,
+    promote,
+    summarise,
+)
+from memgraph_plugin.prompts import SUMMARY_PROMPT, fill
+from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.types import LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Operation
+
+KINDS: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")
+
+MOST = 10_000
+"""Memories that are looked at, and batches of the log: the newest."""
+
+NEIGHBOURS = 5
+"""Memories that one of no known attribute is compared with."""
+
+_AGAIN = "duplicate_of:"
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one pass did, or would do. `batch_id` is None where nothing was written; `undo` takes it back."""
+
+    name: str
+    operations: tuple[Operation, ...]
+    batch_id: str | None = None
+
+
+def consolidate(
+    store: MemoryStore,
+    namespace: Namespace,
+    *,
+    now: datetime | None = None,
+    by: Summarise | None = None,
+    habits: Habits = HABITS,
+    dry_run: bool = False,
+) -> list[Pass]:
+    """Merge, promote, decay and summarise what a namespace remembers; a second time, nothing changes.
+
+    Each pass is one transaction, so that it can be stopped at any time, and run again. What somebody changes
+    meanwhile stays as they left it. With a store whose native methods are async, call it in another thread
+    than the loop's (`asyncio.to_thread`).
+
+    Args:
+        now: of which ages are counted; the clock's by default.
+        by: words summaries; without it, events are told one after the other.
+        dry_run: write nothing. Each pass then sees the memory as it is, not as the one before would leave it.
+
+    Raises:
+        StoreError: the store failed; passes that were done stay done.
+    """
+    moment = now or datetime.now(UTC)
+    passes: dict[str, Callable[[list[Known]], list[Operation]]] = {
+        "merge": lambda known: merge(known, _cosines(store, namespace, known), habits=habits),
+        "promote": lambda known: promote(known, habits=habits),
+        "decay": lambda known: decay(known, moment, habits=habits),
+        "summarise": lambda known: summarise(known, moment, by=by, habits=habits),
+    }
+    done = []
+    for name, find in passes.items():
+        operations = find(known_in(store, namespace))
+        batch = None
+        if operations and not dry_run:
+            batch = store.apply(namespace, operations, actor=ACTOR, policy=name).batch_id
+        done.append(Pass(name, tuple(operations), batch))
+    return done
+
+
+def known_in(store: MemoryStore, namespace: Namespace) -> list[Known]:
+    """What a namespace remembers, with what its log says of it."""
+    again: dict[str, list[datetime]] = defaultdict(list)
+    for batch in store.log(namespace, limit=MOST):
+        for key in _said_again(batch):
+            again[key].append(batch.recorded_at)
+    memories = [hit.memory for hit in store.recall(namespace, "", k=MOST, kinds=KINDS)]
+    return [_known(each, store.history(namespace, each.key), again[each.key]) for each in memories]
+
+
+def _said_again(batch: LoggedBatch) -> list[str]:
+    reasons = [each.reason for each in batch.receipts if each.operation == "noop"]
+    return [reason.removeprefix(_AGAIN) for reason in reasons if reason.startswith(_AGAIN)]
+
+
+def _known(memory: Memory, versions: Sequence[MemoryVersion], again: Sequence[datetime]) -> Known:
+    # An undo of a consolidation says nothing anew: what it restores was said before.
+    said = [each for each in versions if each.memory and each.actor != ACTOR and each.restores is None]
+    newest = said[-1] if said else versions[-1]
+    spoken = newest.memory or memory
+    # Said as it stands: what was changed since is another fact.
+    evidence = tuple(dict.fromkeys(key for version in versions for key in version.evidence))
+    since = [version for version in versions if version.memory and version.memory.text == memory.text]
+    turns = {key for version in since for key in version.evidence}
+    times = [newest.recorded_at or datetime.now(UTC), *again]
+    return Known(
+        memory=memory,
+        evidence=evidence,
+        said=max(times),
+        importance=spoken.importance,
+        times=max(1, len(turns)) + len(again),
+    )
+
+
+def _cosines(store: MemoryStore, namespace: Namespace, known: Sequence[Known]) -> dict[frozenset[str], float]:
+    """How near the memories of no known attribute are to each other, by pairs of keys."""
+    found: dict[frozenset[str], float] = {}
+    if store.embeddings is None:
+        return found
+    for memory in (each.memory for each in known if each.memory.kind != "core"):
+        if is_vague(memory):
+            hits = store.recall(namespace, memory.text, k=NEIGHBOURS, kinds=(memory.kind,))
+            found |= {
+                frozenset((memory.key, hit.memory.key)): hit.cosine
+                for hit in hits
+                if hit.memory.key != memory.key and hit.cosine is not None
+            }
+    return found
+
+
+def summaries_of(model: BaseChatModel) -> Summarise:
+    """Summaries by a chat model."""
+
+    def say(events: Sequence[Memory]) -> str:
+        told = "\n".join(f"- {event.valid_from:%Y-%m-%d}: {event.text}" for event in events)
+        return model.invoke(fill(SUMMARY_PROMPT, events=told)).text
+
+    return say

@@ -1,0 +1,234 @@
+"""The last step of a turn where memory is written later: what was said is stored now, and decided on after.
+
+What waits is a `Submission`: whose turns, and their keys. The words are in the store alone, which seals,
+guards and forgets them; whoever decides later reads them there, and decides nothing on turns that are gone.
+A request to forget does not wait. Before it, what waits in its namespace is decided on, so that what the user
+means is there to be forgotten; who comes upon such a submission later finds it done (`apply` does it once).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
+from langchain_core.runnables import RunnableLambda
+from langgraph.runtime import get_runtime
+from pydantic import TypeAdapter
+
+from memgraph_plugin.errors import MemoryNotFound
+from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.readings import unwanted_in
+from memgraph_plugin.nodes.apply import awrite, write
+from memgraph_plugin.nodes.decide import (
+    Decision,
+    PolicySource,
+    adecide_exchange,
+    decide_exchange,
+    policy_source,
+)
+from memgraph_plugin.nodes.forget import REQUEST_KEPT, is_private
+from memgraph_plugin.nodes.scope import Scope, scope_of
+from memgraph_plugin.nodes.transcript import exchange, turn_key
+from memgraph_plugin.state import MemoryContext, MemoryState, Plain, plain_receipts
+from memgraph_plugin.store.base import MemoryStore
+from memgraph_plugin.types import Memory, MemoryVersion, Namespace, Receipt
+
+TURNS_ONLY = Decision(policy="turns")
+"""What is written at once: the words, and no decision."""
+
+ONCE = "later"
+"""What names the batch of a submission in place of its policy, which may be another one in a second try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """An exchange that was stored and is to be decided on: the keys of its turns, and its scope."""
+
+    namespace: Namespace
+    thread: str | None
+    session: str | None
+    now: datetime
+    turns: tuple[str, ...]
+
+
+class MemoryWriter(Protocol):
+    """Decides on exchanges after the turn that they belong to. Whoever made it closes it.
+
+    `submit` takes a submission over; it is not lost from then on, as far as the writer promises. `pending`
+    are those of a namespace that are not decided on yet, oldest first.
+    """
+
+    def submit(self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]) -> None: ...
+
+    async def asubmit(
+        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]
+    ) -> None: ...
+
+    def pending(self, namespace: Namespace) -> list[Submission]: ...
+
+    async def apending(self, namespace: Namespace) -> list[Submission]: ...
+
+
+_SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
+
+
+def plain_submission(submission: Submission) -> Plain:
+    """A submission as JSON."""
+    plain: Plain = _SUBMISSION.dump_python(submission, mode="json")
+    return plain
+
+
+def submission_from(plain: Plain) -> Submission:
+    """The submission that `plain_submission` wrote down."""
+    return _SUBMISSION.validate_python(plain)
+
+
+def submit(
+    writer: MemoryWriter, policy: PolicySource = None, *, namespace: Sequence[str] | None = None
+) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
+    """A node that stores the newest exchange word for word, and leaves to a writer what changes in memory.
+
+    Reads: messages.
+    Writes: receipts (of turns; where the user asks to forget, of all that was done, at once).
+    Paper: Mem-alpha (arXiv 2509.25911); departs from it: deciding waits until the conversation pauses.
+
+    Raises (when it runs):
+        ConfigurationError, MissingNamespaceError: as `retrieve`.
+        StoreError: nothing was written, or the turns were and nobody will decide on them: run it again.
+    """
+    source = policy_source(policy)
+
+    def submit_now(state: MemoryState) -> dict[str, list[Plain]]:
+        scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
+        return {"receipts": plain_receipts(hand_over(writer, scope, state["messages"], source))}
+
+    async def asubmit_now(state: MemoryState) -> dict[str, list[Plain]]:
+        scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
+        return {"receipts": plain_receipts(await ahand_over(writer, scope, state["messages"], source))}
+
+    return RunnableLambda(submit_now, asubmit_now, name="submit")
+
+
+def hand_over(
+    writer: MemoryWriter, scope: Scope, messages: Sequence[AnyMessage], policy: Callable[[], Policy]
+) -> list[Receipt]:
+    """Store the newest exchange and submit it; or decide on it now, where it cannot wait.
+
+    Raises:
+        StoreError: as the node `submit`.
+    """
+    submission = submission_of(scope, messages)
+    if submission is None:
+        for earlier in writer.pending(scope.namespace):
+            settle(scope.store, earlier, policy())
+        return write(scope, messages, decide_exchange(scope, messages, policy()))
+    receipts = write(scope, messages, TURNS_ONLY)
+    if submission.turns:
+        writer.submit(scope.store, submission, policy)
+    return receipts
+
+
+async def ahand_over(
+    writer: MemoryWriter, scope: Scope, messages: Sequence[AnyMessage], policy: Callable[[], Policy]
+) -> list[Receipt]:
+    """Async twin of `hand_over`."""
+    submission = submission_of(scope, messages)
+    if submission is None:
+        decider = await asyncio.to_thread(policy)
+        for earlier in await writer.apending(scope.namespace):
+            await asettle(scope.store, earlier, decider)
+        return await awrite(scope, messages, await adecide_exchange(scope, messages, decider))
+    receipts = await awrite(scope, messages, TURNS_ONLY)
+    if submission.turns:
+        await writer.asubmit(scope.store, submission, policy)
+    return receipts
+
+
+def submission_of(scope: Scope, messages: Sequence[AnyMessage]) -> Submission | None:
+    """The newest exchange as what waits; None where it cannot wait."""
+    said = exchange(messages, thread=scope.thread, now=scope.now)
+    turns = [each.turn for each in said]
+    if is_private(turns) or any(unwanted_in(turn) for turn in turns if turn.role == "user"):
+        return None
+    if any(each.turn.key != turn_key(scope.thread, each.message_id) for each in said):
+        return None  # an id that no store keeps: its turn would not be known again
+    return Submission(
+        namespace=scope.namespace,
+        thread=scope.thread,
+        session=scope.session,
+        now=scope.now,
+        turns=tuple(turn.key for turn in turns),
+    )
+
+
+def settle(store: MemoryStore, submission: Submission, policy: Policy) -> list[Receipt]:
+    """Decide on a submission and write that; a second time, nothing changes.
+
+    Raises:
+        StoreError: nothing was written.
+    """
+    scope = _scope(store, submission)
+    messages = _said_again(_history(store, submission.namespace, key) for key in submission.turns)
+    if not _asked(messages):
+        return []
+    decision = decide_exchange(scope, messages, policy)
+    return write(scope, messages, decision, once=ONCE)
+
+
+async def asettle(store: MemoryStore, submission: Submission, policy: Policy) -> list[Receipt]:
+    """Async twin of `settle`."""
+    scope = _scope(store, submission)
+    histories = [await _ahistory(store, submission.namespace, key) for key in submission.turns]
+    messages = _said_again(histories)
+    if not _asked(messages):
+        return []
+    decision = await adecide_exchange(scope, messages, policy)
+    return await awrite(scope, messages, decision, once=ONCE)
+
+
+def _scope(store: MemoryStore, submission: Submission) -> Scope:
+    return Scope(
+        store=store,
+        namespace=submission.namespace,
+        thread=submission.thread,
+        session=submission.session,
+        now=submission.now,
+        emit=_say_nothing,  # whoever read the answer is gone
+    )
+
+
+def _say_nothing(_: Any) -> None:
+    pass
+
+
+def _asked(messages: Sequence[AnyMessage]) -> bool:
+    return any(isinstance(message, HumanMessage) for message in messages)
+
+
+def _said_again(histories: Iterable[Sequence[MemoryVersion]]) -> list[AnyMessage]:
+    """The turns that are still there, as the messages that they were."""
+    turns = [versions[-1].memory for versions in histories if versions]
+    return [_message(turn) for turn in turns if turn is not None and turn.text != REQUEST_KEPT]
+
+
+def _message(turn: Memory) -> AnyMessage:
+    said = AIMessage if turn.source == "assistant" else HumanMessage
+    return said(turn.text, id=turn.value["message_id"])
+
+
+def _history(store: MemoryStore, namespace: Namespace, key: str) -> list[MemoryVersion]:
+    try:
+        return store.history(namespace, key)
+    except MemoryNotFound:
+        return []
+
+
+async def _ahistory(store: MemoryStore, namespace: Namespace, key: str) -> list[MemoryVersion]:
+    try:
+        return await store.ahistory(namespace, key)
+    except MemoryNotFound:
+        return []

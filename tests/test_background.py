@@ -1,0 +1,247 @@
+"""Memory that is written after the answer: in the same order and with the same outcome as with it."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from langchain_core.messages import AIMessage, HumanMessage
+
+from memgraph_plugin.background import BackgroundWriter, Task, Waiting
+from memgraph_plugin.errors import StoreError
+from memgraph_plugin.graph import build_memory_graph
+from memgraph_plugin.integrations.langchain import MemoryMiddleware
+from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.nodes.submit import Submission, plain_submission, settle, submission_from
+from memgraph_plugin.state import MemoryContext
+from memgraph_plugin.store.in_memory import InMemoryMemoryStore
+from memgraph_plugin.testing.chat_model import ScriptedChatModel
+from memgraph_plugin.types import Memory, Operation, Turn
+
+ANA = ("memories", "ana")
+WRITTEN = ("core", "semantic", "episodic")
+NEVER = 3_600.0
+
+
+def talk(store: InMemoryMemoryStore, lines: Sequence[str], **options: Any) -> None:
+    """A conversation of one thread."""
+    graph = build_memory_graph(**options).compile(store=store)
+    said: list[Any] = []
+    for number, line in enumerate(lines):
+        said.append(HumanMessage(line, id=f"q{number}"))
+        config: Any = {"configurable": {"thread_id": "t"}}
+        done = graph.invoke({"messages": said}, config, context=MemoryContext(user_id="ana"))
+        said = [*done["messages"][:-1], AIMessage(done["messages"][-1].text, id=f"a{number}")]
+
+
+def texts(store: InMemoryMemoryStore, *kinds: Any) -> list[str]:
+    hits = store.recall(ANA, "", k=100, kinds=kinds or WRITTEN)
+    return sorted(hit.memory.text for hit in hits)
+
+
+def submission(number: int, *, thread: str = "t", user: str = "ana") -> Submission:
+    return Submission(
+        namespace=("memories", user),
+        thread=thread,
+        session=thread,
+        now=datetime.now(UTC),
+        turns=(str(number),),
+    )
+
+
+class Slow(RulePolicy):
+    """Rules that note when they are asked."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        object.__setattr__(self, "name", "slow")
+        object.__setattr__(self, "seconds", seconds)
+        super().__init__(name="slow")
+
+    def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        time.sleep(self.seconds)  # type: ignore[attr-defined]
+        return super().propose(turns, memories)
+
+
+# In one process.
+
+
+def test_turns_are_there_at_once_and_facts_when_the_writer_is_closed() -> None:
+    store = InMemoryMemoryStore()
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(store, ["I live in Lisbon.", "My sister is called Rita."], writer=writer)
+        assert "I live in Lisbon." in texts(store, "turn")
+        assert texts(store) == []
+        assert len(writer.pending(ANA)) == 2
+    assert texts(store) == ["The user lives in Lisbon.", "The user's sister is called Rita."]
+    assert not writer.failures
+    assert writer.pending(ANA) == []
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["I live in Lisbon.", "I moved to Porto.", "What is my name?", "My name is Ana."],
+        ["I live in Lisbon.", "Please forget where I live.", "I have a dog called Rex."],
+        ["I am vegan.", "Don't remember this, but I ate a steak.", "Forget that I am vegan."],
+        ["I like tea.", "I like tea.", "I no longer like tea."],
+    ],
+)
+def test_later_arrives_where_now_does(lines: list[str]) -> None:
+    now, later = InMemoryMemoryStore(), InMemoryMemoryStore()
+    talk(now, lines)
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(later, lines, writer=writer)
+    assert texts(later) == texts(now)
+    assert texts(later, "turn") == texts(now, "turn")
+
+
+def test_a_paused_conversation_is_written_without_a_flush() -> None:
+    store = InMemoryMemoryStore()
+    with BackgroundWriter(pause=0.05) as writer:
+        talk(store, ["I live in Lisbon."], writer=writer)
+        until = time.monotonic() + 10
+        while not texts(store) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert texts(store) == ["The user lives in Lisbon."]
+        talk(store, ["I live in Lisbon.", "I have a dog called Rex."], writer=writer)
+    assert len(texts(store)) == 2
+
+
+async def test_async_runs_are_written_by_a_task_of_their_loop() -> None:
+    store = InMemoryMemoryStore()
+    async with BackgroundWriter(pause=0.05) as writer:
+        graph = build_memory_graph(writer=writer).compile(store=store)
+        for user, line in (("ana", "I live in Lisbon."), ("bob", "I live in Rome.")):
+            config: Any = {"configurable": {"thread_id": user}}
+            asked = {"messages": [HumanMessage(line, id="1")]}
+            await graph.ainvoke(asked, config, context=MemoryContext(user_id=user))
+        for _ in range(200):
+            if texts(store) and not writer.pending(("memories", "bob")):
+                break
+            await asyncio.sleep(0.02)
+        assert texts(store) == ["The user lives in Lisbon."]
+        asked = {"messages": [HumanMessage("I have a dog called Rex.", id="2")]}
+        await graph.ainvoke(asked, config, context=MemoryContext(user_id="ana"))
+    assert len(texts(store)) == 2
+
+
+def test_what_fails_is_kept_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(InMemoryMemoryStore):
+        broken = False
+
+        def recall(self, *arguments: Any, **options: Any) -> Any:
+            if self.broken:
+                raise StoreError("no more")
+            return super().recall(*arguments, **options)
+
+    broken, whole = Broken(), InMemoryMemoryStore()
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(broken, ["I live in Lisbon."], writer=writer)
+        talk(whole, ["I live in Lisbon."], writer=writer)
+        broken.broken = True
+    ((failed, error),) = writer.failures
+    assert isinstance(error, StoreError)
+    assert "not decided on" in caplog.text
+    assert texts(whole) == ["The user lives in Lisbon."]
+    broken.broken = False
+    settle(broken, failed, RulePolicy())  # by hand, when it is mended
+    assert texts(broken) == ["The user lives in Lisbon."]
+
+
+def test_deciding_twice_changes_nothing_whoever_decides() -> None:
+    store, taken = InMemoryMemoryStore(), []
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(store, ["I live in Lisbon. My dog is called Rex."], writer=writer)
+        taken = writer.pending(ANA)
+    before = len(store.log(ANA))
+    settle(store, submission_from(plain_submission(taken[0])), RulePolicy(name="another"))
+    assert len(store.log(ANA)) == before
+    assert len(texts(store)) == 2
+
+
+def test_turns_that_were_deleted_meanwhile_are_not_decided_on() -> None:
+    store = InMemoryMemoryStore()
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(store, ["I live in Lisbon."], writer=writer)
+        store.delete_namespace(ANA)
+    assert texts(store) == []
+
+
+def test_the_middleware_hands_over() -> None:
+    agents = pytest.importorskip("langchain.agents")
+    store = InMemoryMemoryStore()
+    with BackgroundWriter(pause=NEVER) as writer:
+        agent = agents.create_agent(
+            ScriptedChatModel(replies=["Nice."]),
+            middleware=[MemoryMiddleware(writer=writer)],
+            store=store,
+            context_schema=MemoryContext,
+        )
+        agent.invoke({"messages": [HumanMessage("I live in Lisbon.")]}, context=MemoryContext(user_id="ana"))
+        assert texts(store, "turn") == ["I live in Lisbon.", "Nice."]
+        assert texts(store) == []
+    assert texts(store) == ["The user lives in Lisbon."]
+
+
+def test_ctrl_c_and_the_end_of_the_program_write_what_waits() -> None:
+    program = """
+import os, signal, sys
+from langchain_core.messages import HumanMessage
+from memgraph_plugin import InMemoryMemoryStore, MemoryContext, build_memory_graph
+from memgraph_plugin.background import BackgroundWriter
+import atexit
+store, writer = InMemoryMemoryStore(), None
+atexit.register(lambda: print(store.recall(("memories", "ana"), "", kinds=["semantic"])))
+writer = BackgroundWriter(pause=3600)
+graph = build_memory_graph(writer=writer).compile(store=store)
+graph.invoke({"messages": [HumanMessage("I live in Lisbon.")]}, context=MemoryContext(user_id="ana"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert "KeyboardInterrupt" in done.stderr
+    assert "The user lives in Lisbon." in done.stdout, done.stderr
+
+
+# What waits.
+
+
+def task(*given: Any, **named: Any) -> Task:
+    return Task(submission(*given, **named), InMemoryMemoryStore(), RulePolicy)
+
+
+def numbers(tasks: list[Task]) -> list[str]:
+    return [each.submission.turns[0] for each in tasks]
+
+
+def test_each_exchange_puts_its_conversation_off_until_it_pauses() -> None:
+    waiting = Waiting(10)
+    waiting.add(task(1), 0)
+    waiting.add(task(2), 6)
+    assert waiting.due(12) == []
+    assert waiting.next() == 16
+    assert numbers(waiting.due(16)) == ["1", "2"]
+    assert waiting.next() is None
+
+
+def test_a_conversation_without_a_pause_is_not_put_off_for_ever() -> None:
+    waiting = Waiting(10)
+    for second in range(0, 125, 5):
+        waiting.add(task(second), second)
+    assert waiting.next() == 120
+
+
+def test_a_namespace_keeps_its_order_over_conversations() -> None:
+    waiting = Waiting(10)
+    waiting.add(task(1, thread="a"), 0)
+    waiting.add(task(2, thread="b"), 1)
+    waiting.add(task(3, user="bob"), 2)
+    waiting.add(task(4, thread="a"), 9)
+    assert numbers(waiting.due(11)) == ["1", "2"]
+    assert numbers(waiting.due(12)) == ["3"]
+    assert numbers(waiting.due(19)) == ["4"]

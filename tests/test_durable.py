@@ -1,0 +1,246 @@
+"""The queue in the database, and its workers: in order, again after a failure, and never twice."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from langchain_core.messages import HumanMessage
+from typer.testing import CliRunner
+
+pytest.importorskip("procrastinate")
+
+from memgraph_plugin import durable, working
+from memgraph_plugin.cli import app as cli
+from memgraph_plugin.doctor import examine
+from memgraph_plugin.errors import ConfigurationError, StoreError
+from memgraph_plugin.graph import build_memory_graph
+from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.nodes.submit import Submission
+from memgraph_plugin.settings import Settings
+from memgraph_plugin.state import MemoryContext
+from memgraph_plugin.store.jobs import forget_jobs
+from memgraph_plugin.store.postgres import PostgresMemoryStore
+from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
+
+SCHEMA = "memgraph_plugin"
+ANA = ("memories", "ana")
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def submission(turn: str = "turn:1", *, thread: str | None = "t", user: str = "ana") -> Submission:
+    now = datetime.now(UTC)
+    return Submission(namespace=("memories", user), thread=thread, session="s", now=now, turns=(turn,))
+
+
+def jobs(dsn: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(dsn) as conn:
+        return conn.execute(
+            "SELECT lock, status::text, jsonb_array_length(args->'exchanges'), attempts "
+            "FROM memgraph_plugin_queue.procrastinate_jobs ORDER BY id"
+        ).fetchall()
+
+
+def alter(dsn: str, *statements: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("SET search_path = memgraph_plugin_queue")
+        for statement in statements:
+            conn.execute(statement.encode())
+
+
+def say(dsn: str, line: str, *, user: str = "ana", pause: float = 0.0, thread: str = "t") -> None:
+    with PostgresMemoryStore(dsn) as store, durable.QueueWriter(dsn, pause) as writer:
+        graph = build_memory_graph(writer=writer).compile(store=store)
+        config: Any = {"configurable": {"thread_id": thread}}
+        graph.invoke({"messages": [HumanMessage(line)]}, config, context=MemoryContext(user_id=user))
+
+
+async def work(dsn: str, **options: Any) -> None:
+    async with AsyncPostgresMemoryStore(dsn) as store:
+        await working.work(dsn, SCHEMA, store, options.pop("policy", RulePolicy), **options)
+
+
+def texts(dsn: str, *kinds: Any) -> list[str]:
+    with PostgresMemoryStore(dsn) as store:
+        hits = store.recall(ANA, "", k=100, kinds=kinds or ("semantic", "episodic"))
+    return sorted(hit.memory.text for hit in hits)
+
+
+async def test_a_worker_decides_on_what_was_said(dsn: str) -> None:
+    await asyncio.to_thread(say, dsn, "I live in Lisbon.")
+    assert await asyncio.to_thread(texts, dsn, "turn")
+    assert await asyncio.to_thread(texts, dsn) == []
+    await work(dsn, once=True)
+    assert await asyncio.to_thread(texts, dsn) == ["The user lives in Lisbon."]
+    assert jobs(dsn) == []
+
+
+def test_a_job_has_no_text(dsn: str) -> None:
+    say(dsn, "I live in Lisbon.", pause=3600)
+    with psycopg.connect(dsn) as conn:
+        found = conn.execute("SELECT args::text FROM memgraph_plugin_queue.procrastinate_jobs").fetchone()
+    assert found is not None
+    assert "turn:" in found[0]
+    assert "Lisbon" not in found[0]
+
+
+def test_exchanges_of_a_conversation_join_one_job_until_it_pauses(dsn: str) -> None:
+    with durable.QueueWriter(dsn, 3600) as writer, PostgresMemoryStore(dsn) as store:
+        for number in range(3):
+            writer.submit(store, submission(f"turn:{number}"), RulePolicy)
+        writer.submit(store, submission(thread="other"), RulePolicy)
+        writer.submit(store, submission(thread=None), RulePolicy)
+        writer.submit(store, submission(thread=None), RulePolicy)
+        writer.submit(store, submission(user="bob"), RulePolicy)
+        assert jobs(dsn) == [
+            ("memories.ana", "todo", 3, 0),
+            ("memories.ana", "todo", 1, 0),
+            ("memories.ana", "todo", 2, 0),
+            ("memories.bob", "todo", 1, 0),
+        ]
+        assert [each.turns for each in writer.pending(ANA)][:3] == [("turn:0",), ("turn:1",), ("turn:2",)]
+    assert forget_jobs(dsn, SCHEMA, ("memories", "ana")) == 3
+    assert len(jobs(dsn)) == 1
+
+
+def test_a_conversation_without_a_pause_is_decided_on_nevertheless(dsn: str) -> None:
+    with durable.QueueWriter(dsn, 0.05) as writer, PostgresMemoryStore(dsn) as store:
+        writer.submit(store, submission(), RulePolicy)
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            look = "SELECT scheduled_at FROM memgraph_plugin_queue.procrastinate_jobs"
+            writer._pause = 3600
+            writer.submit(store, submission(), RulePolicy)
+            ((at,),) = conn.execute(look).fetchall()
+    assert len(jobs(dsn)) == 1
+    assert (at - datetime.now(UTC)).total_seconds() < 2
+
+
+async def test_a_request_to_forget_meets_what_still_waits(dsn: str) -> None:
+    def talk() -> None:
+        say(dsn, "I live in Lisbon.", pause=3600)
+        say(dsn, "Please forget where I live.", pause=3600, thread="u")
+
+    await asyncio.to_thread(talk)
+    assert await asyncio.to_thread(texts, dsn) == []
+    alter(dsn, "UPDATE procrastinate_jobs SET scheduled_at = now()")
+    await work(dsn, once=True)
+    assert await asyncio.to_thread(texts, dsn) == []
+
+
+async def test_what_fails_is_tried_again_then_a_dead_letter_that_can_be_replayed(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.to_thread(say, dsn, "I live in Lisbon.")
+    real = AsyncPostgresMemoryStore.arecall
+
+    async def broken(*_: Any, **__: Any) -> Any:
+        raise StoreError("broken")
+
+    monkeypatch.setattr(AsyncPostgresMemoryStore, "arecall", broken)
+    await work(dsn, once=True, attempts=2)
+    assert jobs(dsn) == [("memories.ana", "todo", 1, 1)]
+    alter(dsn, "UPDATE procrastinate_jobs SET scheduled_at = now()")
+    await work(dsn, once=True, attempts=2)
+    assert jobs(dsn) == [("memories.ana", "failed", 1, 2)]
+    monkeypatch.setattr(AsyncPostgresMemoryStore, "arecall", real)
+
+    monkeypatch.setenv("MEMGRAPH_PLUGIN_DSN", dsn)
+    monkeypatch.setenv("MEMGRAPH_PLUGIN_EMBEDDINGS", "none")
+
+    def by_command() -> None:
+        run = CliRunner()
+        shown = run.invoke(cli, ["worker", "failed"]).output
+        assert re.search(r"^\d+  memories.ana  1 exchanges, 2 attempts: StoreError", shown), shown
+        assert any(found.subject == "queue" and found.status == "warn" for found in examine(Settings()))
+        assert run.invoke(cli, ["worker", "replay"]).exit_code == 1
+        assert run.invoke(cli, ["worker", "replay", "999999"]).exit_code == 1
+        assert "1 jobs wait" in run.invoke(cli, ["worker", "replay", "--all"]).output
+        assert "No job failed" in run.invoke(cli, ["worker", "failed"]).output
+
+    await asyncio.to_thread(by_command)
+    await work(dsn, once=True)
+    assert await asyncio.to_thread(texts, dsn) == ["The user lives in Lisbon."]
+
+
+async def test_jobs_of_a_namespace_run_one_at_a_time_and_in_order(dsn: str) -> None:
+    seen: list[tuple[str, str]] = []
+
+    class Noting(RulePolicy):
+        async def apropose(self, turns: Sequence[Any], memories: Sequence[Any]) -> Any:
+            seen.append(("begin", turns[0].text))
+            await asyncio.sleep(0.05)
+            seen.append(("end", turns[0].text))
+            return await super().apropose(turns, memories)
+
+    def talk() -> None:
+        for number in range(4):
+            say(dsn, f"I have a cat called Tom{number}.", thread=f"t{number}")
+        say(dsn, "I live in Rome.", user="bob")
+
+    await asyncio.to_thread(talk)
+    await work(dsn, once=True, policy=lambda: Noting(), concurrency=4)
+    mine = [each for each in seen if "cat" in each[1]]
+    assert mine == [(w, f"I have a cat called Tom{n}.") for n in range(4) for w in ("begin", "end")]
+
+
+async def test_a_job_that_cuts_its_worker_off_each_time_is_a_dead_letter(dsn: str) -> None:
+    await asyncio.to_thread(say, dsn, "I live in Lisbon.")
+    alter(dsn, "UPDATE procrastinate_jobs SET status = 'doing', attempts = 7, worker_id = NULL")
+    await work(dsn, once=True)
+    assert jobs(dsn) == [("memories.ana", "failed", 1, 8)]
+
+
+async def test_a_job_whose_worker_was_killed_is_done_by_the_next(dsn: str) -> None:
+    await asyncio.to_thread(say, dsn, "I live in Lisbon.")
+    alter(
+        dsn,
+        "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')",
+        "UPDATE procrastinate_jobs SET status = 'doing', "
+        "worker_id = (SELECT max(id) FROM procrastinate_workers)",
+    )
+    await work(dsn, once=True)
+    assert await asyncio.to_thread(texts, dsn) == ["The user lives in Lisbon."]
+
+
+def test_the_tables_are_made_once_and_follow_the_library(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert durable.setup(dsn, SCHEMA)
+    assert not durable.setup(dsn, SCHEMA)
+    found = durable._migrations()
+    later = Path(next(iter(found.values()))).with_name("later.sql")
+    monkeypatch.setattr(durable, "_migrations", lambda: {**found, "99.00.00_later": later})
+    monkeypatch.setattr(Path, "read_text", lambda *_: "CREATE TABLE later ()")
+    assert durable.setup(dsn, SCHEMA)
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("SELECT to_regclass('memgraph_plugin_queue.later')").fetchone() != (None,)
+
+
+def test_a_schema_may_have_any_name_and_a_connection_its_options(dsn: str) -> None:
+    name = 'Ana\'s "odd" sch\\ema'
+    where = psycopg.conninfo.make_conninfo(dsn, options="-c application_name=kept")
+    with durable.queue(where, name) as app:
+        app.connector.execute_query("SELECT count(*) FROM procrastinate_jobs")
+        shown = app.connector.execute_query_one("SELECT current_setting('application_name') AS name")
+    assert shown["name"] == "kept"
+
+
+def test_no_database_is_said_plainly() -> None:
+    with pytest.raises(StoreError):
+        durable.QueueWriter("postgresql://localhost:1/none").pending(ANA)
+    with pytest.raises(ConfigurationError):
+        durable.QueueWriter("nonsense")
+
+
+def test_kill_9_of_worker_and_database_amid_twenty_jobs() -> None:
+    command = [sys.executable, BENCHMARKS / "queue_crash.py", "--jobs", "20", "--kills", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"lost +│ +0", done.stdout), done.stdout
+    assert re.search(r"applied twice +│ +0", done.stdout)
