@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -61,7 +62,9 @@ def test_training_that_was_broken_off_goes_on_to_the_same_weights(kind, tmp_path
 
 
 def test_a_tiny_model_learns_its_examples_and_the_best_checkpoint_stays(tmp_path: Path) -> None:
-    recipe = Recipe(epochs=90, tokens=800, warmup=30, check_every=60, rate=5e-3, memories=1, strays=0.0)
+    recipe = Recipe(
+        epochs=90, tokens=800, warmup=30, check_every=60, rate=5e-3, memories=1, strays=0.0, drafts=0.0
+    )
     trained = train(
         tiny("joint", max_tokens=24),
         EXAMPLES,
@@ -105,6 +108,17 @@ def test_a_row_is_never_its_own_memory(tmp_path: Path) -> None:
     rows = _Rows(tiny("joint"), EXAMPLES, RETRIEVER, Recipe(memories=5, strays=0.0))
     for number, each in enumerate(EXAMPLES):
         assert each.target not in rows._memories[number]
+
+
+def test_a_part_of_the_rows_reads_its_own_target_spoilt() -> None:
+    rows = _Rows(tiny("joint"), EXAMPLES, RETRIEVER, Recipe(strays=0.0, drafts=1.0))
+    read = {row: memory for batch in rows.epoch(0) for row, memory in batch}
+    kept = [
+        len(set(read[row].split()) & set(words)) / len(set(words))
+        for row, each in enumerate(EXAMPLES)
+        if (words := each.target.split())
+    ]
+    assert 0.4 < fmean(kept) < 1
 
 
 def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:

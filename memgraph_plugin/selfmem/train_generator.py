@@ -4,10 +4,11 @@ Cheng et al., "Lift Yourself Up" (arXiv 2305.02437): negative log likelihood of 
 memory, label smoothing 0.1, inverse square root rates. Their printed rates are divided by the root of the
 warm-up in their code; here a rate is the true peak (printed 4.4e-2 at 4,000 steps is 7e-4).
 
-Departs from it: (1) the memory of a row is drawn anew each epoch from its nearest few, and now and then
-from anywhere, where theirs is always the nearest: with thousands of pairs instead of hundreds of thousands,
-a model otherwise learns the pairs instead of how to use a memory (`memories=1, strays=0` is theirs); (2) the
-checkpoint that is kept is the best on the development rows by greedy search.
+Departs from it: (1) the memory of a row is drawn anew each epoch: from its nearest few, now and then from
+anywhere, and in a part of the rows it is a poor draft, the row's own target with words left out and changed,
+where theirs is always the nearest. With thousands of pairs instead of hundreds of thousands, a model
+otherwise learns the pairs instead of how to use a memory (`memories=1, strays=0, drafts=0` is theirs); (2)
+the checkpoint that is kept is the best on the development rows by greedy search.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ from memgraph_plugin.types import Example, Request
 Score = Callable[[Sequence[str], Sequence[str]], float]
 """How good outputs are against their references, over all; more is better."""
 
-Batch = list[tuple[int, int]]
-"""Rows, and which of its memories each is read with."""
+Batch = list[tuple[int, str]]
+"""Rows, and the memory that each is read with."""
+
+SPOILT = 0.6
+"""Share of a draft's words, at most, that are not the target's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +82,7 @@ class Recipe:
         warmup: updates until it is reached; of a short training at most a quarter.
         memories: of the nearest so many one is drawn for each row, anew in each epoch; 0 for none at all.
         strays: the share of rows that get the target of any other row instead.
+        drafts: the share of rows that get their own target instead, spoilt: as the loop's candidates are.
         check_every: updates between checkpoints, each with a score of the development rows.
         patience: checks without a better score after which training ends; 0 for never.
     """
@@ -89,6 +94,7 @@ class Recipe:
     smoothing: float = 0.1
     memories: int = 5
     strays: float = 0.05
+    drafts: float = 0.2
     check_every: int = 500
     patience: int = 0
     seed: int = 1
@@ -226,25 +232,32 @@ class _Rows:
         yield from batches
 
     def tensors(self, batch: Batch) -> dict[str, Any]:
-        pairs = [(self._examples[row].source, self._text(row, memory)) for row, memory in batch]
+        pairs = [(self._examples[row].source, memory) for row, memory in batch]
         texts = [self._generator.inputs(*pair) for pair in pairs]
         pad = self._generator.network.base.config.pad_token_id
         targets, mask = padded([self._targets[row] for row, _ in batch], pad, "cpu")
         read = [padded(each, pad, "cpu") for each in zip(*texts, strict=True)]
         return {"read": read, "labels": targets.masked_fill(mask == 0, -100)}
 
-    def _draw(self, row: int, draw: random.Random) -> int:
-        """Which memory: the number of one of its own, or -1 - n for the target of row n."""
-        if draw.random() < self._recipe.strays:
-            return -1 - draw.randrange(len(self._examples))
-        return draw.randrange(len(self._memories[row]))
+    def _draw(self, row: int, draw: random.Random) -> str:
+        chance = draw.random() - self._recipe.strays
+        if chance < 0:
+            return draw.choice(self._examples).target
+        if chance < self._recipe.drafts:
+            return self._draft(self._examples[row].target, draw)
+        return draw.choice(self._memories[row])
 
-    def _text(self, row: int, memory: int) -> str:
-        return self._examples[-1 - memory].target if memory < 0 else self._memories[row][memory]
+    def _draft(self, target: str, draw: random.Random) -> str:
+        """The target without some of its words, and with words of another one in place of some."""
+        others, spoilt = draw.choice(self._examples).target.split() or [""], draw.uniform(0, SPOILT)
+        words = (
+            word if draw.random() >= spoilt else draw.choice(["", draw.choice(others)])
+            for word in target.split()
+        )
+        return " ".join(word for word in words if word)
 
-    def _sizes(self, row: int, memory: int) -> tuple[int, ...]:
+    def _sizes(self, row: int, text: str) -> tuple[int, ...]:
         """Tokens that are written, and of each text that is read, about."""
-        text = self._text(row, memory)
         if text not in self._memory_lengths:
             self._memory_lengths[text] = len(self._generator.tokens.target(text))
         read = self._lengths[row], self._memory_lengths[text]
