@@ -21,6 +21,7 @@ from memgraph_plugin.commands import (
     log,
     maintenance,
     memories,
+    memory_writing,
     models,
     portability,
     sealing,
@@ -110,6 +111,7 @@ evaluate_app.command("locomo")(evaluations.locomo)
 evaluate_app.command("compression")(evaluations.compression)
 evaluate_app.command("clues")(evaluations.clues)
 evaluate_app.command("selfmem")(selfmem.evaluate)
+evaluate_app.command("memory-writing")(memory_writing.memory_writing)
 
 app.add_typer(train_app, name="train")
 train_app.command("memorag")(training.memorag)

@@ -51,6 +51,7 @@ MOVED = Update(
     version=3,
     text="The user lives in Porto.",
     mode="supersede",
+    valid_from=MONDAY,
     evidence=("u1",),
     value={"subject": "user", "attribute": "location", "value": "Porto"},
 )

@@ -55,7 +55,7 @@ def test_the_help_of_every_command_teaches_by_an_example() -> None:
     groups = {
         "models": ["list", "pull"],
         "db": ["status", "stop"],
-        "evaluate": ["locomo", "compression", "clues", "selfmem"],
+        "evaluate": ["locomo", "compression", "clues", "selfmem", "memory-writing"],
         "train": ["memorag", "selfmem-generator", "selfmem-selector"],
     }
     for words in [[name] for name in names if name not in groups] + [

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from memgraph_plugin.evaluation import locomo
+from memgraph_plugin.evaluation import locomo, locomo_memories
+from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
@@ -66,3 +67,23 @@ def test_words_alone_reach_their_floor_on_a_real_conversation(tmp_path: Path, ds
     path = write(tmp_path / "one.json", json.loads(DATA.read_text())[:1])
     with PostgresMemoryStore(dsn) as store:
         assert locomo.evaluate(store, path).to_json()["recall"]["10"] > 60
+
+
+def test_a_memory_that_is_found_stands_for_the_turns_it_was_learnt_from(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.json", LOCOMO)
+    path.write_text(path.read_text().replace('"session_2": [', '"session_2_date_time": "1:56 pm on 9 May, 2023", "session_2": ['))  # fmt: skip # noqa: E501
+    steps: list[tuple[int, int]] = []
+    store = InMemoryMemoryStore(embeddings=HashingEmbeddings())
+    compared = locomo_memories.evaluate(
+        store, path, RulePolicy(), progress=lambda done, total: steps.append((done, total))
+    )
+    (memory,) = store.recall(("locomo", "conv-1"), "", kinds=("semantic",))
+    assert memory.memory.text == "Ann lives in Porto."
+    assert compared.both.answers[0].found[0] == "D2:1"
+    assert len(compared.both.answers[0].found) == len(set(compared.both.answers[0].found))
+    assert set(compared.both.answers[0].found) <= {"D1:1", "D1:2", "D2:1"}
+    assert compared.memories == 1
+    assert 0 < compared.tokens_kept < compared.tokens_read
+    assert compared.gain(1) == (0, 0, 0)
+    assert json.loads(json.dumps(compared.to_json()))["gain"]["10"] == [0, 0, 0]
+    assert steps[-1] == (4, 4)

@@ -215,8 +215,15 @@ def test_good_operations_pass_unchanged() -> None:
         insert("The user has 2 dogs."),
         NoOp(),
     )
-    good = (good[0], replace(good[2], importance=0.3), good[3])
+    good = (replace(good[0], valid_from=SAID.at), replace(good[2], importance=0.3), good[3])
     assert checked(*good) == Validated(good)
+
+
+def test_what_supersedes_without_a_date_holds_since_it_was_told() -> None:
+    (written,) = checked(update()).accepted
+    assert written.valid_from == SAID.at
+    (corrected,) = checked(update(mode="correct")).accepted
+    assert corrected.valid_from is None
 
 
 @pytest.mark.parametrize(

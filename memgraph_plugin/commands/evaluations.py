@@ -32,22 +32,37 @@ def locomo(
     embeddings: Annotated[
         str | None, typer.Option("--embeddings", help='"local:minilm", "none", ...')
     ] = None,
+    memories: Annotated[
+        bool, typer.Option("--memories", help="Compare with what the rules extract, beside the turns.")
+    ] = False,
 ) -> None:
     """Recall of LoCoMo's evidence, without any language model. Its tables are dropped afterwards.
 
+    With --memories, also what a found memory points to: how many tokens memories are, and what they add.
+
     Example: memgraph-plugin evaluate locomo --data locomo10.json --output locomo.result.json
     """
-    from memgraph_plugin.evaluation.locomo import evaluate, table
+    from memgraph_plugin.evaluation import locomo_memories
+    from memgraph_plugin.evaluation.locomo import Report, evaluate, table
+    from memgraph_plugin.memalpha.rules import RulePolicy
     from memgraph_plugin.terminal import counting
 
     settings = options.settings(**({"embeddings": embeddings} if embeddings else {}))
     used = {"embeddings": settings.embeddings, "language": settings.language, "memgraph_plugin": __version__}
     with (
-        _scratch_store(settings) as store,
+        scratch_store(settings) as store,
         counting(options.console(err=True), "turns and questions") as progress,
     ):
-        report = evaluate(store, data, settings=used, progress=progress)
-    options.console().print(table(report))
+        report: Report | locomo_memories.Compared
+        if memories:
+            report = compared = locomo_memories.evaluate(
+                store, data, RulePolicy(), settings=used, progress=progress
+            )
+            shown = locomo_memories.locomo_memories_table(compared)
+        else:
+            report = evaluate(store, data, settings=used, progress=progress)
+            shown = table(report)
+    options.console().print(shown)
     if output:
         output.write_text(json.dumps(report.to_json(), indent=2) + "\n", "utf-8")
         typer.echo(f"Written to {output}.")
@@ -179,7 +194,7 @@ def clues(
         def for_document(document: str | None, kinds: tuple[ClueKind, ...]) -> ClueDrafter:
             return drafting(found.documents[document] if document else "", kinds)
 
-        with _scratch_store(settings) as store, _telling(lines=lines) as progress:
+        with scratch_store(settings) as store, _telling(lines=lines) as progress:
             report = evidence.evaluate(
                 store, found, chosen, for_document, budget=budget, settings=used, progress=progress
             )
@@ -232,7 +247,7 @@ def _telling(*, lines: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _scratch_store(settings: Settings) -> Iterator[MemoryStore]:
+def scratch_store(settings: Settings) -> Iterator[MemoryStore]:
     """A store in a schema of its own, which is dropped at the end."""
     import psycopg
     from psycopg import sql

@@ -114,7 +114,7 @@ def evaluate(
     answers = []
     for question in questions:
         answers.append(
-            _answer(question, store.recall((*namespace, question.conversation), question.text, k=DEEPEST))
+            answer_of(question, store.recall((*namespace, question.conversation), question.text, k=DEEPEST))
         )
         done += 1
         if progress:
@@ -189,7 +189,8 @@ def _caption(report: Report) -> str:
     )
 
 
-def _answer(question: Question, hits: Sequence[Hit]) -> Answer:
+def answer_of(question: Question, hits: Sequence[Hit]) -> Answer:
+    """What was found, by its keys and within each budget."""
     within = {budget: frozenset(hit.memory.key for hit in within_budget(hits, budget)) for budget in BUDGETS}
     return Answer(question, tuple(hit.memory.key for hit in hits), within)
 

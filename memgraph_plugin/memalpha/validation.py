@@ -202,8 +202,13 @@ class _Check:
             raise OperationRejected("unsupported_delete", "")
 
     def _kind(self, operation: Insert | Update, evidence: Sequence[Turn]) -> Insert | Update:
-        """An event without a date happened when it was told."""
-        if isinstance(operation, Insert) and operation.kind == "episodic" and operation.valid_from is None:
+        """An event without a date happened when it was told; what supersedes holds since then, too.
+
+        The store, which does not know when that was, would take it to be so only since it was written.
+        """
+        if operation.valid_from is None and (
+            operation.kind == "episodic" if isinstance(operation, Insert) else operation.mode == "supersede"
+        ):
             return replace(operation, valid_from=max((turn.at for turn in evidence), key=_aware))
         return operation
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, cast
 
+from langchain_core.embeddings import Embeddings
 from langchain_core.messages import AIMessage
 
 from memgraph_plugin.testing.chat_model import as_forced_call
@@ -46,7 +47,8 @@ class OpenAIServer:
 
     `replies` are given in their order, each to one chat request, or one function of the request's JSON gives
     them all. After the last reply comes a 500 that says so. `faults` come first: each is taken by the next
-    request of any kind. `requests` holds what was asked. Embeddings are those of `HashingEmbeddings`.
+    request of any kind. `requests` holds what was asked. `embeddings` are served; by default, those of
+    `HashingEmbeddings`, which are made with as many `dimensions` as are asked for.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class OpenAIServer:
         *,
         faults: Sequence[Fault] = (),
         dimensions: int = 256,
+        embeddings: Embeddings | None = None,
     ) -> None:
         self.replies = replies if callable(replies) else list(replies)
         self.faults = list(faults)
         self.requests: list[Request] = []
         self._dimensions = dimensions
+        self._embeddings = embeddings
         self._given = 0
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -111,7 +115,8 @@ class OpenAIServer:
         texts = [body["input"]] if isinstance(body["input"], str) else body["input"]
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("input must be text or a list of texts")
-        vectors = HashingEmbeddings(body.get("dimensions") or self._dimensions).embed_documents(texts)
+        hashing = HashingEmbeddings(body.get("dimensions") or self._dimensions)
+        vectors = (self._embeddings or hashing).embed_documents(texts)
         encode: Callable[[list[float]], Any] = _base64 if body.get("encoding_format") == "base64" else list
         data = [
             {"object": "embedding", "index": index, "embedding": encode(vector)}
