@@ -32,6 +32,7 @@ from rich.console import Console
 from memgraph_plugin.durable import QueueWriter, setup
 from memgraph_plugin.errors import StoreError
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.nodes.decide import DECIDING
 from memgraph_plugin.nodes.scope import Scope
 from memgraph_plugin.nodes.submit import hand_over
 from memgraph_plugin.store.embedded import EmbeddedPostgres
@@ -126,7 +127,7 @@ def _submit(dsn: str, server: EmbeddedPostgres, jobs: int) -> int:
             said: list[AnyMessage] = [HumanMessage(sentence(number), id=str(number))]
             while True:
                 try:
-                    hand_over(writer, scope, said, RulePolicy)
+                    hand_over(writer, scope, said, RulePolicy, DECIDING)
                     break
                 except StoreError:
                     repeated += 1

@@ -12,9 +12,12 @@ if TYPE_CHECKING:
     from memgraph_plugin.graph import build_memory_graph
     from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
     from memgraph_plugin.integrations.llama_index import passages_of
+    from memgraph_plugin.memalpha.blocks import CoreBlock
     from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+    from memgraph_plugin.memalpha.local_policy import LocalPolicy
     from memgraph_plugin.memalpha.policies import Policy
     from memgraph_plugin.memalpha.rules import RulePolicy
+    from memgraph_plugin.memalpha.shadow_policy import ShadowPolicy
     from memgraph_plugin.memorag.drafters import ChatModelDrafter, MemoryModelDrafter
     from memgraph_plugin.models.chat import load_chat_model
     from memgraph_plugin.models.embeddings import load_embeddings
@@ -55,9 +58,12 @@ _HOMES = {
     "graph": ("build_memory_graph",),
     "integrations.langchain": ("MemoryMiddleware", "MemoryRetriever", "memory_tools"),
     "integrations.llama_index": ("passages_of",),
+    "memalpha.blocks": ("CoreBlock",),
     "memalpha.chat_policy": ("ChatModelPolicy",),
+    "memalpha.local_policy": ("LocalPolicy",),
     "memalpha.policies": ("Policy",),
     "memalpha.rules": ("RulePolicy",),
+    "memalpha.shadow_policy": ("ShadowPolicy",),
     "memorag.drafters": ("ChatModelDrafter", "MemoryModelDrafter"),
     "models.chat": ("load_chat_model",),
     "models.embeddings": ("load_embeddings",),
@@ -96,6 +102,7 @@ __all__ = [
     "ChatModelDrafter",
     "ChatModelPolicy",
     "Clue",
+    "CoreBlock",
     "Delete",
     "Document",
     "Erasure",
@@ -105,6 +112,7 @@ __all__ = [
     "Insert",
     "KVFiles",
     "KVRecord",
+    "LocalPolicy",
     "MemgraphPluginError",
     "Memory",
     "MemoryContext",
@@ -122,6 +130,7 @@ __all__ = [
     "RulePolicy",
     "Selfmem",
     "Settings",
+    "ShadowPolicy",
     "Turn",
     "Update",
     "aopen_store",

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.nodes.decide import Deciding
 from memgraph_plugin.nodes.submit import Submission, asettle, settle
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.types import Namespace
@@ -39,6 +40,7 @@ class Task:
     submission: Submission
     store: MemoryStore
     policy: Callable[[], Policy]
+    how: Deciding
 
 
 @dataclass(slots=True)
@@ -108,9 +110,11 @@ class BackgroundWriter:
 
     # For threads.
 
-    def submit(self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]) -> None:
+    def submit(
+        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy], how: Deciding
+    ) -> None:
         with self._changing:
-            self._waiting.add(Task(submission, store, policy), time.monotonic())
+            self._waiting.add(Task(submission, store, policy, how), time.monotonic())
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="memgraph-plugin-writer", daemon=True)
                 self._thread.start()
@@ -146,7 +150,7 @@ class BackgroundWriter:
                 self._busy += due
             for task in due:
                 try:
-                    settle(task.store, task.submission, task.policy())
+                    settle(task.store, task.submission, task.policy(), task.how)
                 except Exception as error:  # noqa: BLE001 - it must not stop what comes after
                     self._failed(task, error)
                 finally:
@@ -155,9 +159,11 @@ class BackgroundWriter:
 
     # For an event loop.
 
-    async def asubmit(self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]) -> None:
+    async def asubmit(
+        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy], how: Deciding
+    ) -> None:
         loop = asyncio.get_running_loop()
-        self._awaiting.add(Task(submission, store, policy), time.monotonic())
+        self._awaiting.add(Task(submission, store, policy, how), time.monotonic())
         if self._watch is None or self._watch.done() or self._watch.get_loop() is not loop:
             self._working = asyncio.Lock()
             # In a context of its own: the run that submits, its callbacks and its stream, ends before.
@@ -201,7 +207,7 @@ class BackgroundWriter:
         for task in tasks:
             try:
                 policy = await asyncio.to_thread(task.policy)
-                await asettle(task.store, task.submission, policy)
+                await asettle(task.store, task.submission, policy, task.how)
             except Exception as error:  # noqa: BLE001
                 self._failed(task, error)
             finally:

@@ -26,6 +26,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from memgraph_plugin.background import PAUSES
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
 from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.nodes.decide import Deciding
 from memgraph_plugin.nodes.submit import Submission, plain_submission, submission_from
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.connection import checked_conninfo, translated
@@ -104,6 +105,7 @@ class QueueWriter:
         store: MemoryStore,  # noqa: ARG002 - a worker has its own, and its own policy
         submission: Submission,
         policy: Callable[[], Policy],  # noqa: ARG002
+        how: Deciding,  # noqa: ARG002
     ) -> None:
         app, lock = self._opened(), encode(submission.namespace)
         exchange = plain_submission(submission)
@@ -118,8 +120,10 @@ class QueueWriter:
                 exchanges=[exchange], thread=submission.thread, latest=latest
             )
 
-    async def asubmit(self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]) -> None:
-        await asyncio.to_thread(self.submit, store, submission, policy)
+    async def asubmit(
+        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy], how: Deciding
+    ) -> None:
+        await asyncio.to_thread(self.submit, store, submission, policy, how)
 
     def pending(self, namespace: Namespace) -> list[Submission]:
         with _translated():

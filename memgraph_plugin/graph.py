@@ -1,12 +1,13 @@
 """The way of a message through memory, as a LangGraph graph.
 
-    START -> retrieve -> recall_clues -> draft -> generate -> decide -> apply -> END
+    START -> retrieve -> recall_clues -> draft -> generate -> decide -> apply -> approve -> END
 
 retrieve: what is remembered · recall_clues: what else is, where the question does not say what it needs
 (only where somebody drafts clues) · draft: several tries at the answer, the best of which it leans on (only
 with `selfmem`) · generate: the answer · decide: what changes in memory · apply: write it
-down. The answer has been streamed when `decide` begins. With a `writer`, `submit` stands in place of the last
-two: what was said is stored, and decided on later.
+down · approve: ask a human about the rest (only where there is `approve`). The answer has been streamed when
+`decide` begins. With a `writer`, `submit` stands in place of the last three: what was said is stored, and
+decided on later.
 """
 
 from __future__ import annotations
@@ -19,9 +20,11 @@ from langchain_core.language_models import BaseChatModel
 from langgraph.graph import END, START, StateGraph
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.nodes.apply import apply
-from memgraph_plugin.nodes.decide import PolicySource, decide
+from memgraph_plugin.nodes.approve import approve as approve_node
+from memgraph_plugin.nodes.decide import Approval, PolicySource, decide
 from memgraph_plugin.nodes.draft import reply_drafts
 from memgraph_plugin.nodes.generate import ModelLike, generate, model_source
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, recall_clues
@@ -44,6 +47,8 @@ def build_memory_graph(
     writer: MemoryWriter | None = None,
     clues: DrafterSource | None = None,
     selfmem: Selfmem | None = None,
+    core: Sequence[CoreBlock] = (PROFILE,),
+    approve: Approval = (),
 ) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
     """A conversation that remembers. Compile it with a store of ours, and with a checkpointer for threads.
 
@@ -61,14 +66,17 @@ def build_memory_graph(
             namespace; without one, `recall_clues` is left out.
         selfmem: how answers are drafted before they are given, `Selfmem()` for instance; without it, `draft`
             is left out.
+        core: the blocks of the profile, each seen whole in every turn; by default one, "profile".
+        approve: which operations a human is asked about, by interrupting the run after the rest is written:
+            ("delete", "core") for instance; see `nodes/approve.py`. It needs a checkpointer.
         remember: False leaves out `decide` and `apply`. With both off, what is left is a call of the model.
         writer: decides with the same policy after the turn: `BackgroundWriter()` in this process, or a
             `QueueWriter`, whose workers have a policy of their own. Without one, the turn ends when memory
             is written.
 
     Raises:
-        ConfigurationError: `policy` is "model", or there is `selfmem`, and no model; or there are clues, but
-            no recall.
+        ConfigurationError: `policy` is "model", or there is `selfmem`, and no model; there are clues, but no
+            recall; or `approve`, and a writer.
     """
     if policy == "model" and model is None:
         raise ConfigurationError('policy="model" needs a model: build_memory_graph(model, policy="model").')
@@ -76,6 +84,8 @@ def build_memory_graph(
         raise ConfigurationError("Clues add to what is recalled: leave out recall=False, or the clues.")
     if selfmem is not None and model is None:
         raise ConfigurationError("selfmem= drafts with a model: build_memory_graph(model, selfmem=...).")
+    if approve and writer is not None:
+        raise ConfigurationError("A writer decides when nobody is there to ask: approve= or writer=.")
     chat = model_source(model)
     steps: dict[str, Any] = {}
     if recall:
@@ -87,11 +97,15 @@ def build_memory_graph(
         steps["draft"] = build_draft_graph(reply_drafts(chat, system_prompt=system_prompt), selfmem).compile()
     steps["generate"] = generate(chat, system_prompt=system_prompt)
     if remember and policy != "none" and writer is not None:
-        steps["submit"] = submit(writer, chosen_policy(policy, chat), namespace=namespace)
+        decider = chosen_policy(policy, chat)
+        steps["submit"] = submit(writer, decider, namespace=namespace, core=core)
     elif remember:
         if policy != "none":
-            steps["decide"] = decide(chosen_policy(policy, chat), namespace=namespace)
+            decider = chosen_policy(policy, chat)
+            steps["decide"] = decide(decider, namespace=namespace, core=core, approve=approve)
         steps["apply"] = apply(namespace=namespace)
+    if "decide" in steps and approve:
+        steps["approve"] = approve_node(namespace=namespace)
 
     graph = StateGraph(
         MemoryState, context_schema=MemoryContext, input_schema=MemoryInput, output_schema=MemoryOutput

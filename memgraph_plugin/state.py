@@ -53,6 +53,7 @@ class MemoryState(MemoryOutput):
     operations: NotRequired[Annotated[list[Plain], _latest]]
     rejected: NotRequired[Annotated[list[Plain], _latest]]
     policy: NotRequired[Annotated[str, _latest]]
+    pending: NotRequired[Annotated[list[Plain], _latest]]
     self_memory: NotRequired[Annotated[str, _latest]]
 
 
@@ -196,6 +197,24 @@ def operations_from(plain: Iterable[Plain]) -> list[Operation]:
         _OPERATIONS[each["operation"]].validate_python({k: v for k, v in each.items() if k != "operation"})
         for each in plain
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """An operation that waits for a human's approval, and the text that it would change; "" for none."""
+
+    operation: Operation
+    before: str = ""
+
+
+def plain_pending(pending: Iterable[Pending]) -> list[Plain]:
+    """What waits for approval as the state keeps it."""
+    return [{"operation": plain_operations([each.operation])[0], "before": each.before} for each in pending]
+
+
+def pending_from(plain: Iterable[Plain]) -> list[Pending]:
+    """What `plain_pending` wrote down."""
+    return [Pending(operations_from([each["operation"]])[0], each["before"]) for each in plain]
 
 
 def plain_receipts(receipts: Sequence[Receipt]) -> list[Plain]:

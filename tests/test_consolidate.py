@@ -11,17 +11,20 @@ from typer.testing import CliRunner
 
 from memgraph_plugin.cli import app as cli
 from memgraph_plugin.consolidation import Pass, consolidate, summaries_of
-from memgraph_plugin.memalpha.consolidate import ACTOR, PROFILE, Habits
-from memgraph_plugin.memalpha.validation import Limits
+from memgraph_plugin.memalpha import blocks
+from memgraph_plugin.memalpha.blocks import CoreBlock
+from memgraph_plugin.memalpha.consolidate import ACTOR
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
 from memgraph_plugin.testing.chat_model import ScriptedChatModel
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Update
 
 ANA = ("memories", "ana")
 NOW = datetime.now(UTC)
+PROFILE = blocks.PROFILE.key
 LONG_AGO = NOW - timedelta(days=400)
 
 
@@ -187,13 +190,13 @@ def test_the_profile_keeps_to_its_budget(store: MemoryStore) -> None:
         turns = [f"turn:{number}-{time}" for time in range(3 + number % 2)]
         text = f"The user likes thing number {number}."
         store.apply(ANA, [fact(str(number), "likes", f"thing number {number}", text, *turns)])
-    habits = Habits(limits=Limits(core_characters=200))
-    consolidate(store, ANA, habits=habits)
+    store.apply(ANA, [CoreBlock("profile", limit=50).insert()])
+    consolidate(store, ANA)
     lines = all_of(store)[PROFILE].text.splitlines()
-    assert len("\n".join(lines)) <= 200
+    assert estimate_tokens("\n".join(lines)) <= 50
     assert len(lines) == 6
     assert all(int(line.split()[-1].strip(".")) % 2 for line in lines)  # those said four times
-    assert not any(each.operations for each in consolidate(store, ANA, habits=habits))
+    assert not any(each.operations for each in consolidate(store, ANA))
 
 
 def test_importance_halves_with_time_less_for_what_is_said_often_and_ends_at_the_floor(

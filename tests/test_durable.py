@@ -24,6 +24,7 @@ from memgraph_plugin.doctor import examine
 from memgraph_plugin.errors import ConfigurationError, StoreError
 from memgraph_plugin.graph import build_memory_graph
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.nodes.decide import DECIDING
 from memgraph_plugin.nodes.submit import Submission
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.state import MemoryContext
@@ -95,11 +96,11 @@ def test_a_job_has_no_text(dsn: str) -> None:
 def test_exchanges_of_a_conversation_join_one_job_until_it_pauses(dsn: str) -> None:
     with durable.QueueWriter(dsn, 3600) as writer, PostgresMemoryStore(dsn) as store:
         for number in range(3):
-            writer.submit(store, submission(f"turn:{number}"), RulePolicy)
-        writer.submit(store, submission(thread="other"), RulePolicy)
-        writer.submit(store, submission(thread=None), RulePolicy)
-        writer.submit(store, submission(thread=None), RulePolicy)
-        writer.submit(store, submission(user="bob"), RulePolicy)
+            writer.submit(store, submission(f"turn:{number}"), RulePolicy, DECIDING)
+        writer.submit(store, submission(thread="other"), RulePolicy, DECIDING)
+        writer.submit(store, submission(thread=None), RulePolicy, DECIDING)
+        writer.submit(store, submission(thread=None), RulePolicy, DECIDING)
+        writer.submit(store, submission(user="bob"), RulePolicy, DECIDING)
         assert jobs(dsn) == [
             ("memories.ana", "todo", 3, 0),
             ("memories.ana", "todo", 1, 0),
@@ -113,11 +114,11 @@ def test_exchanges_of_a_conversation_join_one_job_until_it_pauses(dsn: str) -> N
 
 def test_a_conversation_without_a_pause_is_decided_on_nevertheless(dsn: str) -> None:
     with durable.QueueWriter(dsn, 0.05) as writer, PostgresMemoryStore(dsn) as store:
-        writer.submit(store, submission(), RulePolicy)
+        writer.submit(store, submission(), RulePolicy, DECIDING)
         with psycopg.connect(dsn, autocommit=True) as conn:
             look = "SELECT scheduled_at FROM memgraph_plugin_queue.procrastinate_jobs"
             writer._pause = 3600
-            writer.submit(store, submission(), RulePolicy)
+            writer.submit(store, submission(), RulePolicy, DECIDING)
             ((at,),) = conn.execute(look).fetchall()
     assert len(jobs(dsn)) == 1
     assert (at - datetime.now(UTC)).total_seconds() < 2

@@ -19,7 +19,7 @@ from memgraph_plugin.integrations.llama_index import (
     passages_of,
     passages_of_nodes,
 )
-from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Document
 from tests.files import HANDBOOK
 

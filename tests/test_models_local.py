@@ -12,7 +12,10 @@ from pydantic import BaseModel, Field
 
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
-from memgraph_plugin.memalpha.validation import validate
+from memgraph_plugin.memalpha.local_policy import LocalPolicy
+from memgraph_plugin.memalpha.operations import Handles
+from memgraph_plugin.memalpha.tools import shown_schema
+from memgraph_plugin.memalpha.validation import Limits, validate
 from memgraph_plugin.models.chat import load_chat_model
 from memgraph_plugin.models.local import LocalChatModel, _prompt
 from memgraph_plugin.types import Turn
@@ -313,3 +316,24 @@ def test_the_hosted_path_works_against_a_real_model():
     assert model.invoke("Say hello.", max_tokens=16).text
     assert sum(bool(chunk.text) for chunk in model.stream("Say hello.", max_tokens=16)) > 1
     assert isinstance(model.with_structured_output(Fact).invoke("Ann is 7 years old."), Fact)
+
+
+def test_a_reply_can_be_held_to_the_operations_of_a_call(tiny):
+    from memgraph_plugin.models.decoding import Constraint
+
+    turn = Turn(key="t", role="user", text="I play chess.", at=datetime(2025, 5, 7, tzinfo=UTC))
+    held = Constraint(LocalChatModel(path=str(tiny)).weights(), shown_schema(Handles.assign([turn], [])))
+    assert held.forced()  # {"ops": [{"op": "
+    assert not held.complete
+
+
+@pytest.mark.local_model
+def test_a_small_model_cannot_leave_the_form_of_the_operations():
+    policy = LocalPolicy(
+        pulled("smollm2-135m-instruct"), limits=Limits(operations=2, characters=60), max_tokens=200
+    )
+    turn = Turn(key="t", role="user", text="I am allergic to nuts.", at=datetime(2025, 5, 7, tzinfo=UTC))
+    decision = policy.decide([turn], [])
+    assert decision.operations
+    assert all(raw.startswith('{"ops": [{"op": "') for raw in decision.raw)
+    assert "unknown_handle" not in {receipt.code for receipt in decision.rejected}

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memgraph_plugin.store.ranking import LIFTING, bm25, estimate_tokens, fuse, lexemes, within_budget
+from memgraph_plugin.store.ranking import LIFTING, bm25, fuse, lexemes, within_budget
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Hit, Memory
 
 

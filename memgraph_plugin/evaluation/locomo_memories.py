@@ -33,7 +33,7 @@ from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.decide import NEWEST, WRITABLE, similar_to
 from memgraph_plugin.store.base import MemoryStore
-from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Hit, Insert, Memory, Namespace, Turn
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from memgraph_plugin.evaluation.bootstrap import interval
 from memgraph_plugin.evaluation.told import Item, contains, is_dated, is_users, tells
 from memgraph_plugin.memalpha.timelines import EVENT, Move, Question, Session, Timeline, Truth
 from memgraph_plugin.memalpha.words import normalise
-from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Turn
 
 if TYPE_CHECKING:

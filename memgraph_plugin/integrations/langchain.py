@@ -19,9 +19,16 @@ from langgraph.store.base import BaseStore
 from pydantic import ConfigDict
 
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
+from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.safety import is_instruction, is_secret
 from memgraph_plugin.nodes.apply import awrite, write
-from memgraph_plugin.nodes.decide import PolicySource, adecide_exchange, decide_exchange, policy_source
+from memgraph_plugin.nodes.decide import (
+    Deciding,
+    PolicySource,
+    adecide_exchange,
+    decide_exchange,
+    policy_source,
+)
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, arecall_by_clues, recall_by_clues
 from memgraph_plugin.nodes.retrieve import arecall, recall
 from memgraph_plugin.nodes.scope import Scope, check_labels, running_scope, scope_of
@@ -79,6 +86,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         writer: writes after the turn, as a `BackgroundWriter` does; by default the agent ends when memory is
             written.
         tools: True gives the agent `memory_tools` as well.
+        core: the blocks of the profile, each seen whole in every turn; by default one, "profile".
 
     Raises (when it runs):
         ConfigurationError: the store has no memory operations, or the namespace cannot work.
@@ -101,6 +109,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         write: bool = True,
         writer: MemoryWriter | None = None,
         tools: bool = False,
+        core: Sequence[CoreBlock] = (PROFILE,),
     ) -> None:
         if inject_as not in get_args(InjectAs):
             raise ConfigurationError(f'inject_as is "user" or "system", not {inject_as!r}.')
@@ -108,6 +117,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         self.tools = memory_tools(store=store, namespace=namespace) if tools else []
         self._store = store
         self._policy = policy_source(policy)
+        self._how = Deciding(core=core)
         self._k = k
         self._token_budget = token_budget
         self._clues = clues
@@ -154,19 +164,19 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
             return
         scope, said = self._scope(runtime), state["messages"]
         if self._writer is not None:
-            hand_over(self._writer, scope, said, self._policy)
+            hand_over(self._writer, scope, said, self._policy, self._how)
         else:
-            write(scope, said, decide_exchange(scope, said, self._policy()))
+            write(scope, said, decide_exchange(scope, said, self._policy(), self._how))
 
     async def aafter_agent(self, state: RecallState, runtime: Runtime[Any]) -> None:
         if not self._write:
             return
         scope, said = self._scope(runtime), state["messages"]
         if self._writer is not None:
-            await ahand_over(self._writer, scope, said, self._policy)
+            await ahand_over(self._writer, scope, said, self._policy, self._how)
         else:
             policy = await asyncio.to_thread(self._policy)
-            await awrite(scope, said, await adecide_exchange(scope, said, policy))
+            await awrite(scope, said, await adecide_exchange(scope, said, policy, self._how))
 
     def _scope(self, runtime: Runtime[Any]) -> Scope:
         return scope_of(runtime, store=self._store, namespace=self.namespace)

@@ -9,7 +9,7 @@ from functools import cache
 
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
 from memgraph_plugin.nodes.transcript import storable
-from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Document, Insert
 
 try:

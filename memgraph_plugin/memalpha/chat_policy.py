@@ -7,29 +7,32 @@ import contextvars
 import json
 import logging
 import threading
+from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, replace
-from typing import TypeAlias
+from dataclasses import replace
+from typing import Literal, TypeAlias, get_args
 
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
 from memgraph_plugin import prompts
-from memgraph_plugin.errors import ModelReplyError
+from memgraph_plugin.errors import ConfigurationError, ModelReplyError
 from memgraph_plugin.memalpha.operations import (
     MAX_REPLY,
     TOOL_NAME,
     Handles,
     operations_tool,
     parse_operations,
-    proposals_in,
-    read_json,
+    read_calls,
 )
-from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.policies import Decision, Policy
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.memalpha.sentences import own_words
+from memgraph_plugin.memalpha.tools import single_tools
 from memgraph_plugin.memalpha.validation import LIMITS, REPEATED, Limits, Validated, validate
-from memgraph_plugin.types import Memory, NoOp, Operation, Receipt, Turn
+from memgraph_plugin.memalpha.words import words
+from memgraph_plugin.types import Memory, NoOp, Operation, Turn
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,21 +42,12 @@ TIMEOUT = 300.0
 MAX_TURN = 12_000
 """Characters of one turn that are shown to the model."""
 
-_Model: TypeAlias = Runnable[LanguageModelInput, AIMessage]
+ReplyingModel: TypeAlias = Runnable[LanguageModelInput, AIMessage]
 _Reply: TypeAlias = AIMessage | Exception
-_Steps: TypeAlias = "Generator[list[BaseMessage] | Decision, _Reply, None]"
+_Steps: TypeAlias = Generator[list[BaseMessage] | Decision, _Reply, None]
 
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What a model decided. `raw` is each of its replies as it came; `error` is why none could be used,
-    if so, and then `policy` is the fallback's name and `operations` are the fallback's."""
-
-    operations: tuple[Operation, ...]
-    policy: str
-    rejected: tuple[Receipt, ...] = ()
-    raw: tuple[str, ...] = ()
-    error: ModelReplyError | None = None
+Tools: TypeAlias = Literal["one", "many"]
+"""one: a tool that takes every operation at once · many: a tool for each, called as often as needed."""
 
 
 class ChatModelPolicy:
@@ -63,6 +57,11 @@ class ChatModelPolicy:
     call ours; what is still wrong is dropped and the good is kept. Where nothing usable came (prose, half a
     JSON, an exception, nothing in `timeout` seconds), `fallback` decides; with None, the `ModelReplyError`
     is raised, the raw reply on it. Stateless: one policy may serve many threads.
+
+    Whichever `tools` are offered, calls of both kinds are understood, in any mix.
+
+    Raises:
+        ConfigurationError: `tools` is neither, or the `prompt` lacks a placeholder.
     """
 
     name: str = "chat"
@@ -75,12 +74,15 @@ class ChatModelPolicy:
         limits: Limits = LIMITS,
         prompt: str = prompts.DECIDE_PROMPT,
         timeout: float | None = TIMEOUT,
+        tools: Tools = "one",
     ) -> None:
+        if tools not in get_args(Tools):
+            raise ConfigurationError(f'tools is "one" or "many", not {tools!r}.')
         self._fallback = fallback
         self._limits = limits
         self._system = prompts.render_decide_prompt(limits.operations, limits.characters, template=prompt)
         self._timeout = timeout
-        self._model, self._repairing, self._ask = _with_tool(model)
+        self._first, self._repairing, self._ask = _with_tools(model, tools)
 
     def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
         return list(self.decide(turns, memories).operations)
@@ -94,7 +96,8 @@ class ChatModelPolicy:
         Raises:
             ModelReplyError: nothing usable came, and there is no fallback.
         """
-        steps, model = self._steps(turns, memories), self._model
+        handles = _handles(turns, memories)
+        steps, (model, repairing) = self._steps(handles), self._bound(handles)
         step = next(steps)
         while not isinstance(step, Decision):
             reply: _Reply
@@ -102,7 +105,7 @@ class ChatModelPolicy:
                 reply = _in_time(model, step, self._timeout)
             except Exception as error:  # noqa: BLE001 - whatever a model's client raises
                 reply = error
-            step, model = steps.send(reply), self._repairing
+            step, model = steps.send(reply), repairing
         if step.error is None:
             return step
         fallback = self._fallback_for(step.error)
@@ -110,7 +113,8 @@ class ChatModelPolicy:
 
     async def adecide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
         """Async twin of `decide`."""
-        steps, model = self._steps(turns, memories), self._model
+        handles = _handles(turns, memories)
+        steps, (model, repairing) = self._steps(handles), self._bound(handles)
         step = next(steps)
         while not isinstance(step, Decision):
             reply: _Reply
@@ -118,7 +122,7 @@ class ChatModelPolicy:
                 reply = await asyncio.wait_for(model.ainvoke(step), self._timeout)
             except Exception as error:  # noqa: BLE001 - whatever a model's client raises
                 reply = error
-            step, model = steps.send(reply), self._repairing
+            step, model = steps.send(reply), repairing
         if step.error is None:
             return step
         fallback = self._fallback_for(step.error)
@@ -132,18 +136,23 @@ class ChatModelPolicy:
         )
         return self._fallback
 
-    def _steps(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> _Steps:
+    def _bound(self, handles: Handles) -> tuple[ReplyingModel, ReplyingModel]:  # noqa: ARG002 - a local model needs them
+        """The model for the first reply, and for the one that mends it."""
+        return self._first, self._repairing
+
+    def _steps(self, handles: Handles) -> _Steps:
         """The talk without the model: yields what to ask, is sent the reply, at last yields the decision."""
-        shown = [replace(turn, text=prompts.strip_memory_blocks(turn.text)[:MAX_TURN]) for turn in turns]
-        handles = Handles.assign(shown, memories)
+        quoting = {handle for handle, turn in handles.turns.items() if _quotes(turn)}
         request: list[BaseMessage] = [
             SystemMessage(self._system),
-            HumanMessage(prompts.render_decide_request(handles.turns, handles.memories, self._ask)),
+            HumanMessage(
+                prompts.render_decide_request(handles.turns, handles.memories, self._ask, quoting=quoting)
+            ),
         ]
         reply = yield request
         first, raw, error = self._judge(reply, handles, ())
         if isinstance(reply, Exception) or not (error or first.rejected):
-            yield _decision(first, (raw,), error)
+            yield self._decision(first, (raw,), error)
             return
         repair = (
             prompts.render_decide_repair(first.rejected, self._ask)
@@ -153,15 +162,19 @@ class ChatModelPolicy:
         reply = yield [*request, AIMessage(raw[:MAX_TURN] or "(nothing)"), HumanMessage(repair)]
         second, more, error_again = self._judge(reply, handles, first.accepted)
         best = first if error_again else second
-        yield _decision(best, (raw, more), None if first.accepted else error_again)
+        yield self._decision(best, (raw, more), None if first.accepted else error_again)
 
     def _judge(
         self, reply: _Reply, handles: Handles, accepted: Sequence[Operation]
     ) -> tuple[Validated, str, ModelReplyError | None]:
         """What of a reply may be applied beside what was accepted; the raw reply; why it is unreadable."""
-        raw = "" if isinstance(reply, Exception) else raw_reply(reply)
+        if isinstance(reply, Exception):
+            failed = ModelReplyError(f"the model failed: {type(reply).__name__}", "")
+            failed.__cause__ = reply
+            return Validated(()), "", failed
+        raw = raw_reply(reply)
         try:
-            proposals = _proposals(reply, raw)
+            proposals, unread = read_calls(reply, raw)
         except ModelReplyError as error:
             return Validated(()), raw, error
         parsed = parse_operations(proposals, handles, limits=self._limits)
@@ -170,7 +183,21 @@ class ChatModelPolicy:
             proposed, list(handles.turns.values()), list(handles.memories.values()), limits=self._limits
         )
         news = tuple(op for op in checked.accepted if not (isinstance(op, NoOp) and op.reason == REPEATED))
-        return Validated(news, (*parsed.rejected, *checked.rejected)), raw, None
+        rejected = (*unread, *parsed.rejected, *checked.rejected)
+        if rejected:
+            # Only the codes: a reason may quote what was said.
+            _LOG.info("Refused of a reply: %s", dict(Counter(receipt.code for receipt in rejected)))
+        return Validated(news, rejected), raw, None
+
+    def _decision(
+        self, validated: Validated, raw: tuple[str, ...], error: ModelReplyError | None
+    ) -> Decision:
+        """Nothing accepted and something refused counts as nothing usable."""
+        if error is None and not validated.accepted and validated.rejected:
+            codes = ", ".join(sorted({receipt.code or "" for receipt in validated.rejected}))
+            error = ModelReplyError(f"every operation was refused: {codes}", "\n".join(raw))
+        operations = validated.accepted or (NoOp(reason="nothing_new"),)
+        return Decision(operations, self.name, validated.rejected, raw, error)
 
 
 def raw_reply(reply: AIMessage) -> str:
@@ -181,20 +208,31 @@ def raw_reply(reply: AIMessage) -> str:
     ).strip()[:MAX_REPLY]
 
 
-def _with_tool(model: BaseChatModel) -> tuple[_Model, _Model, str]:
-    """The model with the tool offered, with the tool forced, and how to ask; bare where it knows no tools."""
-    tool = operations_tool()
+def _handles(turns: Sequence[Turn], memories: Sequence[Memory]) -> Handles:
+    shown = [replace(turn, text=prompts.strip_memory_blocks(turn.text)[:MAX_TURN]) for turn in turns]
+    return Handles.assign(shown, memories)
+
+
+def _quotes(turn: Turn) -> bool:
+    """Whether there is something in a user's turn that somebody else said, wrote or programmed."""
+    return turn.role == "user" and words(own_words(turn.text)) != words(turn.text)
+
+
+def _with_tools(model: BaseChatModel, tools: Tools) -> tuple[ReplyingModel, ReplyingModel, str]:
+    """The model with tools offered, with one forced, and how to ask; bare where it knows no tools."""
     try:
-        return (
-            model.bind_tools([tool]),
-            model.bind_tools([tool], tool_choice=TOOL_NAME),
-            prompts.DECIDE_BY_TOOL,
-        )
+        if tools == "many":
+            offered = single_tools()
+            forced = model.bind_tools(offered, tool_choice="any")
+            return model.bind_tools(offered), forced, prompts.DECIDE_BY_TOOLS
+        tool = operations_tool()
+        forced = model.bind_tools([tool], tool_choice=TOOL_NAME)
+        return model.bind_tools([tool]), forced, prompts.DECIDE_BY_TOOL
     except NotImplementedError:
         return model, model, prompts.render_decide_by_json()
 
 
-def _in_time(model: _Model, request: list[BaseMessage], timeout: float | None) -> AIMessage:
+def _in_time(model: ReplyingModel, request: list[BaseMessage], timeout: float | None) -> AIMessage:
     """The model's reply. One that comes too late is left to itself, in a thread that ends with the program.
 
     Raises:
@@ -219,23 +257,3 @@ def _in_time(model: _Model, request: list[BaseMessage], timeout: float | None) -
     if isinstance(replies[0], Exception):
         raise replies[0]
     return replies[0]
-
-
-def _proposals(reply: _Reply, raw: str) -> list[object]:
-    if isinstance(reply, Exception):
-        raise ModelReplyError(f"the model failed: {type(reply).__name__}", raw) from reply
-    if reply.invalid_tool_calls:
-        raise ModelReplyError("the arguments of the tool call are not JSON", raw)
-    calls = [call["args"] for call in reply.tool_calls if call["name"] == TOOL_NAME]
-    if calls:
-        return [proposal for args in calls for proposal in proposals_in(args, raw)]
-    return list(read_json(str(reply.text)))
-
-
-def _decision(validated: Validated, raw: tuple[str, ...], error: ModelReplyError | None) -> Decision:
-    """Nothing accepted and something refused counts as nothing usable."""
-    if error is None and not validated.accepted and validated.rejected:
-        codes = ", ".join(sorted({receipt.code or "" for receipt in validated.rejected}))
-        error = ModelReplyError(f"every operation was refused: {codes}", "\n".join(raw))
-    operations = validated.accepted or (NoOp(reason="nothing_new"),)
-    return Decision(operations, ChatModelPolicy.name, validated.rejected, raw, error)

@@ -11,23 +11,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
+from memgraph_plugin.memalpha.blocks import PROFILE, block_of
 from memgraph_plugin.memalpha.facts import fact_of
 from memgraph_plugin.memalpha.grounding import ungrounded
 from memgraph_plugin.memalpha.safety import is_instruction, is_secret
 from memgraph_plugin.memalpha.validation import LIMITS, Limits
 from memgraph_plugin.memalpha.words import normalise, overlap, words
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Delete, Insert, Memory, Operation, Turn, Update
 
 ACTOR = "consolidate"
-
-PROFILE = "core:profile"
-"""Key of the core block that repeated facts are promoted to."""
-
-LABEL = {"label": "profile"}
 
 SUMMARY = "summary"
 """The attribute of what stands for several events."""
@@ -163,10 +160,16 @@ def promote(known: Sequence[Known], *, habits: Habits = HABITS) -> list[Operatio
     Their memories stay. A line follows its memory: it changes with it, and goes with it. What else is in the
     profile stays as it is, and a line that somebody took out is not put in again.
     """
-    cores = [each for each in known if each.memory.kind == "core"]
-    profile = next((each for each in cores if each.memory.key == PROFILE), None) or next(
-        (each for each in cores if each.memory.value.get("label", "profile") == "profile"), None
+    profile, block = next(
+        (
+            (each, block)
+            for each in known
+            if (block := block_of(each.memory)) and block.label == PROFILE.label
+        ),
+        (None, PROFILE),
     )
+    if block.read_only:
+        return []
     old = profile.memory.text.splitlines() if profile else []
     before: Mapping[str, str] = profile.memory.value.get("promoted", {}) if profile else {}
     facts = {each.memory.key: each for each in known if _is_lasting(each, before, habits)}
@@ -178,8 +181,7 @@ def promote(known: Sequence[Known], *, habits: Habits = HABITS) -> list[Operatio
             lines[at : at + 1] = [new] if new else []
         if new:
             promoted[key] = new
-    room = habits.limits.core_characters - sum(len(each.memory.text) + 1 for each in cores if each != profile)
-    while lines and len("\n".join(lines)) > room and lines[-1] in promoted.values():
+    while lines and _tokens(lines) > block.limit and lines[-1] in promoted.values():
         gone = lines.pop()  # a line has grown
         promoted = {key: line for key, line in promoted.items() if line != gone}
     said = {normalise(line) for line in lines}
@@ -187,7 +189,7 @@ def promote(known: Sequence[Known], *, habits: Habits = HABITS) -> list[Operatio
         line = _line(each.memory)
         if each.memory.key in before or normalise(line) in said:
             continue
-        if len("\n".join([*lines, line])) <= room:
+        if _tokens([*lines, line]) <= block.limit:
             lines.append(line)
             promoted[each.memory.key] = line
             said.add(normalise(line))
@@ -201,20 +203,14 @@ def _profile(
     """The one place that knows how a core block is written."""
     if profile is None:
         if text:
-            yield Insert(
-                key=PROFILE,
-                kind="core",
-                text=text,
-                value={**LABEL, "promoted": promoted},
-                importance=1.0,
-                evidence=evidence,
-                reason="promoted",
-            )
+            made = PROFILE.insert(text)
+            value = {**made.value, "promoted": promoted}
+            yield replace(made, value=value, evidence=evidence, reason="promoted")
     elif not text:
         if profile.memory.value.get("promoted"):
             yield Delete(key=profile.memory.key, version=profile.memory.version, reason="nothing to promote")
     elif text != profile.memory.text or promoted != profile.memory.value.get("promoted", {}):
-        value = {**profile.memory.value, **LABEL, "promoted": promoted}
+        value = {**profile.memory.value, "promoted": promoted}
         if "text" in value:
             value["text"] = text
         yield Update(
@@ -226,6 +222,10 @@ def _profile(
             evidence=evidence,
             reason="promoted",
         )
+
+
+def _tokens(lines: Sequence[str]) -> int:
+    return estimate_tokens("\n".join(lines))
 
 
 def _is_lasting(known: Known, before: Mapping[str, str], habits: Habits) -> bool:

@@ -28,6 +28,14 @@ _FREE = frozenset(
 _TIME_WORDS = frozenset(MONTHS) | frozenset(WEEKDAYS)
 
 
+def atoms(text: str) -> frozenset[str]:
+    """What tells two sentences of the same words apart: addresses, numbers and names, each in one form."""
+    addresses = {match.group().rstrip(".,;:!?)").casefold() for match in _ADDRESS.finditer(text)}
+    text = _ADDRESS.sub(" ", unicodedata.normalize("NFKC", text))
+    names = {stem(word) for name in _names(text) for word in words(name)}
+    return frozenset(addresses | _numbers(text) | names)
+
+
 def ungrounded(text: str, evidence: Sequence[Turn], target: Memory | None) -> list[str]:
     """What the text says that neither evidence nor target say, in order; empty where all is grounded."""
     said = [strip_memory_blocks(turn.text) for turn in evidence] + ([target.text] if target else [])

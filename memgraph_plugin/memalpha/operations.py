@@ -1,8 +1,7 @@
-"""The operations as a chat model speaks them: the tool's schema, handles for keys, and a strict reading.
+"""The operations as a chat model speaks them: the tools' schemas, handles for keys, and a strict reading.
 
-A model never sees a key. `Handles` names what it is shown ("s1", "e2", "core", "t1") for one call; the map
-back to
-keys and versions stays here, so that an invented handle can only be refused.
+A model never sees a key. `Handles` names what it is shown ("s1", "e2", "core:profile", "t1") for one call;
+the map back to keys and versions stays here, so that an invented handle can only be refused.
 """
 
 from __future__ import annotations
@@ -15,7 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from langchain_core.messages import AIMessage
+
 from memgraph_plugin.errors import ModelReplyError, OperationRejected
+from memgraph_plugin.memalpha.blocks import block_of
 from memgraph_plugin.memalpha.validation import LIMITS, NAMES, Limits, Name
 from memgraph_plugin.prompts import OPERATION_FIELDS, OPERATIONS_TOOL, REJECTIONS
 from memgraph_plugin.types import (
@@ -33,7 +35,15 @@ from memgraph_plugin.types import (
 
 T = TypeVar("T")
 
-TOOL_NAME = "apply_memory_ops"
+TOOL_NAME = "apply_memory_operations"
+
+SINGLE_OPERATIONS: Mapping[str, Name] = {
+    "insert_memory": "insert",
+    "update_memory": "update",
+    "delete_memory": "delete",
+    "no_op": "noop",
+}
+"""The tools of one operation each, for models that prefer many small calls, and what each does."""
 
 MAX_REPLY = 200_000
 """Characters of a reply that are read; a longer one is an error."""
@@ -61,13 +71,17 @@ class Handles:
 
     @classmethod
     def assign(cls, turns: Sequence[Turn], memories: Sequence[Memory]) -> Handles:
-        """Turns are t1, t2 ...; memories s1 (semantic), e1 (episodic), core, p1 (passage), in their order."""
+        """Turns are t1, t2 ...; memories s1 (semantic), e1 (episodic), p1 (passage), in their order.
+
+        A core block is core:<its label>; core memory without a label is core, core2 ...
+        """
         named: dict[str, Memory] = {}
         counts: dict[str, int] = {}
         for memory in memories:
-            prefix = _PREFIXES[memory.kind]
+            block = block_of(memory)
+            prefix = block.key if block else _PREFIXES[memory.kind]
             count = counts[prefix] = counts.get(prefix, 0) + 1
-            named["core" if prefix == "core" and count == 1 else f"{prefix}{count}"] = memory
+            named[prefix if memory.kind == "core" and count == 1 else f"{prefix}{count}"] = memory
         return cls(named, {f"t{number}": turn for number, turn in enumerate(turns, 1)})
 
 
@@ -79,13 +93,13 @@ class Parsed:
     rejected: tuple[Receipt, ...] = ()
 
 
-def operations_schema() -> dict[str, Any]:
-    """JSON schema of `{"ops": [...]}`: for constrained decoding, and the parameters of the tool."""
+def operation_fields() -> dict[str, Any]:
+    """The schema of each field of an operation."""
 
     def string(name: str, **more: Any) -> dict[str, Any]:
         return {"type": "string", "description": OPERATION_FIELDS[name], **more}
 
-    fields = {
+    return {
         "op": string("op", enum=list(_NAMES)),
         "handle": string("handle"),
         "text": string("text"),
@@ -108,7 +122,16 @@ def operations_schema() -> dict[str, Any]:
         },
         "reason": string("reason"),
     }
-    operation = {"type": "object", "properties": fields, "required": ["op"], "additionalProperties": False}
+
+
+def operations_schema() -> dict[str, Any]:
+    """JSON schema of `{"ops": [...]}`: the parameters of the tool."""
+    operation = {
+        "type": "object",
+        "properties": operation_fields(),
+        "required": ["op"],
+        "additionalProperties": False,
+    }
     return {
         "type": "object",
         "properties": {"ops": {"type": "array", "items": operation, "description": OPERATION_FIELDS["ops"]}},
@@ -123,6 +146,38 @@ def operations_tool() -> dict[str, Any]:
         "type": "function",
         "function": {"name": TOOL_NAME, "description": OPERATIONS_TOOL, "parameters": operations_schema()},
     }
+
+
+def read_calls(reply: AIMessage, raw: str) -> tuple[list[Any], list[Receipt]]:
+    """The proposals in a reply, by whichever tools and in whichever mix, and the calls that are none.
+
+    Raises:
+        ModelReplyError: nothing in it can be read.
+    """
+    proposals: list[Any] = []
+    rejected = [
+        _refused({}, "schema", f"the arguments of {call['name'] or 'a call'!r:.60} are not JSON")
+        for call in reply.invalid_tool_calls
+    ]
+    error: ModelReplyError | None = None
+    for call in reply.tool_calls:
+        if call["name"] == TOOL_NAME:
+            try:
+                proposals += proposals_in(call["args"], raw)
+            except ModelReplyError as unreadable:
+                error = unreadable
+                rejected.append(_refused({}, "schema", str(unreadable)))
+        elif op := SINGLE_OPERATIONS.get(call["name"]):
+            proposals.append({**call["args"], "op": op})
+        else:
+            rejected.append(_refused({}, "unknown_tool", f"{call['name']!r:.60}"))
+    if proposals or any(receipt.code == "unknown_tool" for receipt in rejected):
+        return proposals, rejected
+    if reply.invalid_tool_calls:
+        raise ModelReplyError("the arguments of the tool call are not JSON", raw)
+    if error:
+        raise error
+    return ([], []) if reply.tool_calls else (read_json(str(reply.text)), [])
 
 
 def read_json(text: str) -> list[Any]:
@@ -152,8 +207,12 @@ def proposals_in(read: Any, raw: str) -> list[Any]:
     Raises:
         ModelReplyError: it is of another shape.
     """
-    if isinstance(read, dict) and read.get("name") == TOOL_NAME:  # a tool call, written out
-        read = read.get("arguments")
+    if isinstance(read, dict) and "arguments" in read:  # a tool call, written out
+        name, arguments = read.get("name"), read["arguments"]
+        if name == TOOL_NAME:
+            read = arguments
+        elif isinstance(name, str) and name in SINGLE_OPERATIONS and isinstance(arguments, dict):
+            read = {**arguments, "op": SINGLE_OPERATIONS[name]}
     if isinstance(read, str):
         return read_json(read)
     if isinstance(read, dict) and "ops" not in read and "op" in read:
@@ -210,10 +269,11 @@ def _parse(proposal: Any, handles: Handles) -> Operation:
     if op == "noop":
         return NoOp(reason=reason or "nothing_new", evidence=evidence)
     if op == "insert":
+        kind = _choice(fields, "kind", _KINDS, "semantic")
         return Insert(
             text=_text(fields),
-            kind=_choice(fields, "kind", _KINDS, "semantic"),
-            value=_value(fields),
+            kind=kind,
+            value=_block(fields, handles) if kind == "core" else _value(fields),
             importance=_importance(fields) if "importance" in fields else 0.5,
             valid_from=_when(fields, handles),
             evidence=evidence,
@@ -244,6 +304,17 @@ def _text(fields: Mapping[str, Any]) -> str:
     if not text:
         raise OperationRejected("schema", "text is missing")
     return text
+
+
+def _block(fields: Mapping[str, Any], handles: Handles) -> dict[str, str]:
+    """The label of the block that a core insert names by its handle; without one, it means the profile."""
+    if "handle" not in fields:
+        return {}
+    target = handles.memories.get(fields["handle"].strip())
+    block = block_of(target) if target else None
+    if block is None:
+        raise OperationRejected("unknown_block", fields["handle"][:40])
+    return {"label": block.label}
 
 
 def _choice(fields: Mapping[str, Any], name: str, allowed: Mapping[str, T], default: str | None) -> T:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from memgraph_plugin.memalpha.facts import ALIASES, OPPOSITES, Fact, fact_of, same_value
 from memgraph_plugin.memalpha.readings import (
@@ -37,6 +38,7 @@ LONG_BEFORE = timedelta(days=366)
 
 _FORGETTABLE = ("semantic", "episodic", "turn")
 _EVERYTHING = re.compile(r"^(?:me|us|everything|all(?: of it)?|anything)?$", re.I)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _NOTHING_NAMED = re.compile(r"^(?:it|this|that|them|these|those|to\b.*)$", re.I)
 
 
@@ -203,6 +205,7 @@ class _Batch:
             self._slots[(key,)] = Delete(
                 key=key, version=self._memories[key].version, evidence=(turn.key,), reason="user_request"
             )
+        keys += [] if _EVERYTHING.match(what) else self._leave_out(what, turn)
         for slot, operation in list(self._slots.items()):
             if isinstance(operation, Insert) and _covers(what, operation.text):
                 del self._slots[slot]
@@ -210,6 +213,23 @@ class _Batch:
         if not keys:
             reason = "forget:everything_needs_forget" if _EVERYTHING.match(what) else "forget:no_match"
             self._slots[("forget", normalise(what))] = NoOp(reason=reason, evidence=(turn.key,))
+
+    def _leave_out(self, what: str, turn: Turn) -> list[str]:
+        """Take the sentences that say it out of the core blocks, where nothing else would."""
+        changed = []
+        for key, memory in self._memories.items():
+            sentences = _SENTENCE_END.split(memory.text) if memory.kind == "core" else []
+            kept = [sentence for sentence in sentences if not _covers(what, sentence)]
+            if len(kept) < len(sentences):
+                common: dict[str, Any] = {"version": memory.version, "evidence": (turn.key,)}
+                common["reason"] = "user_request"
+                self._slots[(key,)] = (
+                    Update(key=key, text=" ".join(kept), mode="correct", **common)
+                    if kept
+                    else Delete(key=key, **common)
+                )
+                changed.append(key)
+        return changed
 
     def _meant(self, what: str, facts: Sequence[Fact], subject: str) -> list[str]:
         stated = [

@@ -105,7 +105,7 @@ def own_clauses(text: str) -> Iterator[str]:
     """The clauses of a message that can be taken for statements or wishes of who wrote it, in order."""
     if is_off_the_record(text):
         return
-    for sentence in _sentences(_own_words(text)):
+    for sentence in _sentences(own_words(text)):
         if _MADE_UP.search(sentence):
             return
         if _SUPPOSED.search(sentence):
@@ -127,7 +127,8 @@ def is_off_the_record(text: str) -> bool:
     return bool(_OFF_THE_RECORD.search(text.replace("’", "'")))
 
 
-def _own_words(text: str) -> str:
+def own_words(text: str) -> str:
+    """A message without what is somebody else's in it: code, quotations, pasted text, our own blocks."""
     text = strip_memory_blocks(text)[:MAX_CHARACTERS].replace("’", "'")
     text = _TAG.sub(" ", _CODE.sub(" ", text))
     lines = [

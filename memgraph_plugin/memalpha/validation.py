@@ -1,13 +1,24 @@
 """The model proposes, code disposes: every operation passes these rules, in order, before a store sees it.
 
-What breaks a rule becomes a rejected `Receipt` with a code (`prompts.REJECTIONS` says what each means).
-Two faults are
-mended instead: a duplicate becomes a `NoOp`, and an update of an unrelated memory becomes an `Insert`.
+1. form, and how many and how long (schema, too_many, too_long)
+2. the memory: shown, as it stands, writable (unknown_handle, read_only, unknown_block, core_exists)
+3. the evidence: turns shown, one of them the user's, none older than what it replaces (unknown_evidence,
+   no_user_evidence, stale_evidence); a deletion's names what goes (unsupported_delete, delete_all)
+4. the kind: an event has a date, a core block is written as it was declared
+5. no duplicates: the same words here; nearly the same sense in `duplicates`, where a store lends its vectors
+6. what replaces a memory is about the same subject and attribute
+7. what is said stands in the evidence or the memory (ungrounded)
+8. safety (instruction_like, secret)
+9. the batch agrees with itself (one_write_per_handle, contradiction)
+
+What breaks a rule becomes a rejected `Receipt` with a code (`prompts.REJECTIONS` says what each means). Some
+faults are mended: a duplicate becomes a `NoOp`, an update of an unrelated memory an `Insert`, an update of a
+block that nobody has written yet likewise.
 """
 
 from __future__ import annotations
 
-import math
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,11 +26,14 @@ from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from memgraph_plugin.errors import OperationRejected
-from memgraph_plugin.memalpha.facts import fact_in, fact_of, same_value
+from memgraph_plugin.memalpha.blocks import CORE_TOKENS, PROFILE, block_of, is_missing
 from memgraph_plugin.memalpha.grounding import ungrounded
 from memgraph_plugin.memalpha.safety import is_instruction, is_secret
-from memgraph_plugin.memalpha.words import content_words, normalise, overlap, words
-from memgraph_plugin.prompts import REJECTIONS, strip_memory_blocks
+from memgraph_plugin.memalpha.sameness import about, outdated, related
+from memgraph_plugin.memalpha.sentences import own_words
+from memgraph_plugin.memalpha.words import content_words, normalise, words
+from memgraph_plugin.prompts import REJECTIONS
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Receipt, Turn, Update
 
 Write: TypeAlias = Insert | Update | Delete
@@ -29,8 +43,6 @@ Name: TypeAlias = Literal["insert", "update", "delete", "noop"]
 NAMES: Mapping[type, Name] = {Insert: "insert", Update: "update", Delete: "delete", NoOp: "noop"}
 
 WRITABLE = ("core", "semantic", "episodic")
-RELATED = 0.6
-"""Share of content words that two texts of no known attribute must have in common to be about the same."""
 
 _FIRST_PERSON = re.compile(
     r"""\W*(?:i['’](?:m|ve|ll|d)|my|we|
@@ -48,15 +60,21 @@ _FORGETTING = frozenset(
         oubliez supprime efface olvida borra elimina esquece apaga dimentica cancella vergeet verwijder"""
     )
 )
+_EVERYTHING = re.compile(
+    r"\b(?:everything|anything|every\s+memory|alles|todo|tout|tudo|tutto)\b|\ball\b(?!\s+about)", re.I
+)
+
+MOST_UNNAMED = 3
+"""Memories that one batch may delete whose words nobody said ("no, that's wrong")."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one proposal may cost: operations, and characters of a text and of the profile (kind core)."""
+    """What a batch may cost: operations, characters of a text, tokens of a core block without a limit."""
 
     operations: int = 20
     characters: int = 600
-    core_characters: int = 2_000
+    core_tokens: int = CORE_TOKENS
 
 
 LIMITS = Limits()
@@ -86,6 +104,9 @@ def validate(
             accepted.append(check(operation))
         except OperationRejected as error:
             rejected.append(refusal(operation, error.code, error.reason))
+    facts = [None if isinstance(each, NoOp | Delete) or check.is_core(each) else each for each in accepted]
+    for index in sorted(outdated(facts, [turn.key for turn in turns]), reverse=True):
+        rejected.append(refusal(accepted.pop(index), "contradiction", ""))
     if len(operations) > limits.operations:
         extra = operations[limits.operations]
         rejected.append(refusal(extra, "too_many", f"{len(operations)} given, {limits.operations} allowed"))
@@ -94,7 +115,7 @@ def validate(
 
 def name_of(operation: Operation) -> Name:
     """What receipts call an operation."""
-    return NAMES[type(operation)]
+    return NAMES.get(type(operation), "noop")
 
 
 def refusal(operation: Operation, code: str, detail: str = "") -> Receipt:
@@ -102,7 +123,7 @@ def refusal(operation: Operation, code: str, detail: str = "") -> Receipt:
     return Receipt(
         operation=name_of(operation),
         status="rejected",
-        key=getattr(operation, "key", None),
+        key=key if isinstance(key := getattr(operation, "key", None), str) else None,
         code=code,
         reason=REJECTIONS[code] + (f": {detail}" if detail else ""),
     )
@@ -116,66 +137,85 @@ class _Check:
     memories: Mapping[str, Memory]
     limits: Limits
     written: set[str] = field(default_factory=set)
+    unnamed: int = 0
     texts: dict[str, str] = field(init=False)
+    blocks: dict[str, Memory] = field(init=False)
 
     def __post_init__(self) -> None:
         self.texts = {
-            normalise(memory.text): memory.key for memory in self.memories.values() if memory.kind != "turn"
+            normalise(memory.text): memory.key
+            for memory in self.memories.values()
+            if memory.kind not in ("turn", "core")
+        }
+        self.blocks = {
+            block.label: memory for memory in self.memories.values() if (block := block_of(memory))
         }
 
     def __call__(self, operation: Operation) -> Operation:
+        _form(operation)
         if isinstance(operation, NoOp):
             return operation
-        self._form(operation)
         target = self._target(operation)
         evidence = self._evidence(operation, target)
         if isinstance(operation, Delete):
             self._support(evidence, target)
             return self._claim(operation)
-        written = self._kind(operation, evidence)
-        duplicate = self._duplicate(written)
+        written = self._kind(operation, target, evidence)
+        duplicate = self._duplicate(written, target)
         if duplicate:
             return NoOp(reason=f"duplicate_of:{duplicate}", evidence=written.evidence)
-        written = self._related(written, target)
+        written = self._placed(written, target)
         self._content(written, evidence, target if isinstance(written, Update) else None)
         return self._claim(written)
 
-    def _form(self, operation: Write) -> None:
-        if isinstance(operation, Delete):
-            return
-        if not isinstance(operation.text, str) or not normalise(operation.text):
-            raise OperationRejected("schema", "text is empty")
-        if _FIRST_PERSON.match(operation.text):
-            raise OperationRejected("schema", "text must be in the third person")
-        importance = operation.importance
-        if importance is not None and not (math.isfinite(importance) and 0 <= importance <= 1):
-            raise OperationRejected("schema", "importance must be between 0 and 1")
-        if isinstance(operation, Insert) and operation.kind not in WRITABLE:
-            raise OperationRejected("read_only", str(operation.kind))
-        if isinstance(operation, Update) and operation.mode not in ("correct", "refine", "supersede"):
-            raise OperationRejected("schema", f"mode is {operation.mode!r}")
-
     def _target(self, operation: Write) -> Memory | None:
+        """The memory that is written; for a core insert, the block as shown, if it is."""
         if isinstance(operation, Insert):
-            self._length(operation.text, operation.kind)
-            if operation.kind == "core" and any(memory.kind == "core" for memory in self.memories.values()):
-                raise OperationRejected("core_exists", "")
-            return None
+            target = self._block(operation) if operation.kind == "core" else None
+            self._length(operation.text, operation.kind, target)
+            return target
         target = self.memories.get(operation.key)
         if target is not None and target.kind in ("passage", "self"):
             raise OperationRejected("read_only", target.kind)
         if target is None or (operation.version is not None and operation.version != target.version):
             raise OperationRejected("unknown_handle", "")
+        if target.kind == "core":
+            self._writable(target)
+            if isinstance(operation, Delete) and is_missing(target):
+                raise OperationRejected("unknown_handle", "it is empty")
         if isinstance(operation, Update):
             if target.kind not in WRITABLE:
                 raise OperationRejected("read_only", target.kind)
-            self._length(operation.text, target.kind)
+            self._length(operation.text, target.kind, target)
         return target
 
-    def _length(self, text: str, kind: str) -> None:
-        allowed = self.limits.core_characters if kind == "core" else self.limits.characters
-        if len(text) > allowed:
-            raise OperationRejected("too_long", f"{len(text)} characters, {allowed} allowed")
+    def _block(self, operation: Insert) -> Memory | None:
+        """The empty block that a core insert fills; None is the profile, where no block is shown at all."""
+        label = operation.value.get("label") or PROFILE.label
+        target = self.blocks.get(label) if isinstance(label, str) else None
+        if target is None and (self.blocks or label != PROFILE.label):
+            there = ", ".join(self.blocks) or PROFILE.label
+            raise OperationRejected("unknown_block", f"{label!r:.60}; there are: {there}")
+        if target:
+            self._writable(target)
+        has_core = any(memory.kind == "core" for memory in self.memories.values())
+        if has_core if target is None else not is_missing(target):
+            raise OperationRejected("core_exists", "")
+        return target
+
+    def _writable(self, target: Memory) -> None:
+        if (block := block_of(target)) and block.read_only:
+            raise OperationRejected("read_only", block.key)
+
+    def _length(self, text: str, kind: str, target: Memory | None) -> None:
+        if kind == "core":
+            block = block_of(target) if target else PROFILE
+            tokens, allowed = estimate_tokens(text), block.limit if block else self.limits.core_tokens
+            if tokens > allowed:
+                where = f" in {block.key}" if block else ""
+                raise OperationRejected("too_long", f"{tokens} tokens, {allowed} allowed{where}")
+        elif len(text) > self.limits.characters:
+            raise OperationRejected("too_long", f"{len(text)} characters, {self.limits.characters} allowed")
 
     def _evidence(self, operation: Write, target: Memory | None) -> list[Turn]:
         unknown = [key for key in operation.evidence if key not in self.turns]
@@ -196,31 +236,59 @@ class _Check:
         return evidence
 
     def _support(self, evidence: Sequence[Turn], target: Memory | None) -> None:
-        said = " ".join(strip_memory_blocks(turn.text) for turn in evidence)
-        about = content_words(target.text) if target else frozenset()
-        if not (content_words(said) & about or _FORGETTING & set(words(said))):
+        """A user who deletes says what, in words of their own; a few that are only pointed at may go, too."""
+        said = " ".join(own_words(turn.text) for turn in evidence if turn.role == "user")
+        if target and content_words(said) & about(target):
+            return
+        if not _FORGETTING & set(words(said)):
             raise OperationRejected("unsupported_delete", "")
+        if _EVERYTHING.search(said) or is_instruction(said) or self.unnamed >= MOST_UNNAMED:
+            raise OperationRejected("delete_all", "")
+        self.unnamed += 1
 
-    def _kind(self, operation: Insert | Update, evidence: Sequence[Turn]) -> Insert | Update:
-        """An event without a date happened when it was told; what supersedes holds since then, too.
+    def _kind(
+        self, operation: Insert | Update, target: Memory | None, evidence: Sequence[Turn]
+    ) -> Insert | Update:
+        """An event without a date happened when it was told, what supersedes holds since then; a core block
+        stays what it was declared.
 
-        The store, which does not know when that was, would take it to be so only since it was written.
+        The store, which does not know when that was, would take both to be so only since they were written.
         """
         if operation.valid_from is None and (
             operation.kind == "episodic" if isinstance(operation, Insert) else operation.mode == "supersede"
         ):
-            return replace(operation, valid_from=max((turn.at for turn in evidence), key=_aware))
-        return operation
+            operation = replace(operation, valid_from=max((turn.at for turn in evidence), key=_aware))
+        if isinstance(operation, Insert) and operation.kind == "core":
+            return self._filled(operation, target)
+        if target is None or target.kind != "core" or isinstance(operation, Insert):
+            return operation
+        if is_missing(target):
+            return self._filled(operation, target)
+        block = block_of(target)
+        return replace(operation, value={**target.value, **block.as_value()} if block else None)
 
-    def _duplicate(self, operation: Insert | Update) -> str | None:
+    def _filled(self, operation: Insert | Update, target: Memory | None) -> Insert:
+        block = (block_of(target) if target else None) or PROFILE
+        return replace(
+            block.insert(operation.text),
+            key=target.key if target else block.key,
+            valid_from=operation.valid_from,
+            evidence=operation.evidence,
+            reason=operation.reason,
+        )
+
+    def _duplicate(self, operation: Insert | Update, target: Memory | None) -> str | None:
+        if self.is_core(operation):  # a fact may well stand in the profile, too
+            same = target and normalise(operation.text) == normalise(target.text)
+            return target.key if target and same else None
         return self.texts.get(normalise(operation.text))
 
-    def _related(self, operation: Insert | Update, target: Memory | None) -> Insert | Update:
+    def _placed(self, operation: Insert | Update, target: Memory | None) -> Insert | Update:
         if (
             isinstance(operation, Insert)
             or target is None
             or target.kind == "core"
-            or _related(operation, target)
+            or related(operation, target)
         ):
             return operation
         return Insert(
@@ -235,7 +303,7 @@ class _Check:
         )
 
     def _content(self, operation: Insert | Update, evidence: Sequence[Turn], target: Memory | None) -> None:
-        value = {**(operation.value or {})}
+        value = {} if self.is_core(operation) else {**(operation.value or {})}
         value["attribute"] = str(value.get("attribute", "")).casefold()
         inner = [said for said in value.values() if isinstance(said, str)]
         checks: tuple[tuple[str, Callable[[str], bool]], ...] = (
@@ -252,29 +320,60 @@ class _Check:
             if any(broken(said) for said in (operation.text, *inner)):
                 raise OperationRejected(code, "")
 
+    def is_core(self, operation: Insert | Update) -> bool:
+        """Whether it writes a block, whose value is the application's and no fact."""
+        if isinstance(operation, Insert):
+            return operation.kind == "core"
+        return self.memories[operation.key].kind == "core"
+
     def _claim(self, operation: Write) -> Write:
-        if isinstance(operation, Update | Delete):
+        if operation.key is not None:
             if operation.key in self.written:
-                raise OperationRejected("one_write_per_handle", "")
+                code = "core_exists" if isinstance(operation, Insert) else "one_write_per_handle"
+                raise OperationRejected(code, "")
             self.written.add(operation.key)
+        if isinstance(operation, Update | Delete):
             self.texts.pop(normalise(self.memories[operation.key].text), None)
-        if isinstance(operation, Insert | Update):
+        if isinstance(operation, Insert | Update) and not self.is_core(operation):
             self.texts[normalise(operation.text)] = _THIS_BATCH
         return operation
 
 
-def _related(operation: Update, target: Memory) -> bool:
-    """Whether both are about the same subject and attribute, or at least in much the same words."""
-    new, old = fact_in(operation.text, operation.value or {}), fact_of(target)
-    if new and old and new.subject == old.subject and new.attribute == old.attribute:
-        return (
-            old.single
-            or same_value(new.value, old.value)
-            or overlap(operation.text, target.text) >= RELATED / 2
-        )
-    if new and old and new.subject != old.subject:
-        return False
-    return overlap(operation.text, target.text) >= RELATED
+def _form(operation: Operation) -> None:
+    """Whatever a policy hands over: what is no operation, or cannot be stored, is refused here."""
+    if not isinstance(operation, Insert | Update | Delete | NoOp):
+        raise OperationRejected("schema", f"a {type(operation).__name__} is no operation")
+    cited: object = operation.evidence
+    if not isinstance(cited, tuple | list) or not all(isinstance(key, str) for key in cited):
+        raise OperationRejected("schema", "evidence must be keys of turns")
+    _storable([operation.reason, list(operation.evidence), getattr(operation, "key", None)])
+    if not isinstance(operation.reason, str):
+        raise OperationRejected("schema", "reason must be a string")
+    if isinstance(operation, Delete | NoOp):
+        return
+    if not isinstance(operation.text, str) or not normalise(operation.text):
+        raise OperationRejected("schema", "text is empty")
+    if operation.value is not None and not isinstance(operation.value, Mapping):
+        raise OperationRejected("schema", "value must be an object")
+    _storable([operation.text, operation.value and dict(operation.value)])
+    if _FIRST_PERSON.match(operation.text):
+        raise OperationRejected("schema", "text must be in the third person")
+    importance = operation.importance
+    if importance is not None and not (isinstance(importance, int | float) and 0 <= importance <= 1):
+        raise OperationRejected("schema", "importance must be between 0 and 1")
+    if isinstance(operation, Insert) and operation.kind not in WRITABLE:
+        raise OperationRejected("read_only", str(operation.kind))
+    if isinstance(operation, Update) and operation.mode not in ("correct", "refine", "supersede"):
+        raise OperationRejected("schema", f"mode is {operation.mode!r}")
+
+
+def _storable(value: object) -> None:
+    try:
+        written = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError):  # what is no JSON, and half of a surrogate pair
+        raise OperationRejected("schema", "it cannot be stored as JSON text") from None
+    if b"\\u0000" in written:
+        raise OperationRejected("schema", "it has NUL characters")
 
 
 def _aware(moment: datetime) -> datetime:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 from memgraph_plugin.errors import ModelReplyError
-from memgraph_plugin.prompts import DRAFT_TASK, ENTITY_TASK
+from memgraph_plugin.memorag.prompts import DRAFT_TASK, ENTITY_TASK
 from memgraph_plugin.types import Clue, ClueKind, MemoryKind
 
 Scenario: TypeAlias = Literal["vague", "multi_hop", "aggregation", "personal", "conversation"]

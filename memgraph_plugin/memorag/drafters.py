@@ -14,8 +14,8 @@ from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage
 from langchain_core.runnables import Runnable
 
-from memgraph_plugin import prompts
 from memgraph_plugin.errors import MissingExtraError, ModelReplyError
+from memgraph_plugin.memorag import prompts
 from memgraph_plugin.memorag.clues import (
     KINDS,
     SLOTS,
@@ -29,6 +29,7 @@ from memgraph_plugin.memorag.clues import (
     task,
 )
 from memgraph_plugin.memorag.router import GOOD
+from memgraph_plugin.prompts import fill
 from memgraph_plugin.types import Clue, ClueKind
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class ChatModelDrafter:
         clues, raw = _read((yield request))
         if clues is None:
             slots = ", ".join(slot for slot, kind in SLOTS.items() if kind in self._kinds)
-            repair = prompts.fill(prompts.CLUES_UNREADABLE, slots=slots)
+            repair = fill(prompts.CLUES_UNREADABLE, slots=slots)
             clues, again = _read((yield [*request, AIMessage(raw or "(nothing)"), HumanMessage(repair)]))
             if clues is None:
                 clues = read_text(raw, "question") or read_text(again, "question")
@@ -184,7 +185,7 @@ def memory_prompt(ask: Ask, kind: ClueKind) -> str:
     before = prompts.render_clues_request(told.query, turns=told.turns)
     # At first the memory speaks for itself: what was found would only be copied.
     found = ask.found if ask.round > 1 else ()
-    return prompts.fill(
+    return fill(
         prompts.CLUES_BY_LINES,
         task=task(ask.scenario, kind),
         limit="2" if kind == "draft" else str(ask.limit),

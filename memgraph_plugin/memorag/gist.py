@@ -17,7 +17,8 @@ from langchain_core.messages import HumanMessage
 
 from memgraph_plugin.errors import FingerprintMismatch
 from memgraph_plugin.memorag.clues import language
-from memgraph_plugin.prompts import GIST_PROMPT, fill, neutralise
+from memgraph_plugin.memorag.prompts import GIST_PROMPT
+from memgraph_plugin.prompts import fill, neutralise
 
 logger = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from langchain_core.messages import AnyMessage
@@ -14,24 +14,34 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 
-from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
+from memgraph_plugin.memalpha.policies import DecidingPolicy, Policy
+from memgraph_plugin.memalpha.policies import Decision as Proposed
 from memgraph_plugin.memalpha.rules import RulePolicy
-from memgraph_plugin.memalpha.validation import name_of, validate
+from memgraph_plugin.memalpha.sameness import without_near_duplicates
+from memgraph_plugin.memalpha.validation import name_of, refusal, validate
 from memgraph_plugin.nodes.forget import is_private
+from memgraph_plugin.nodes.retrieve import MOST_BLOCKS
 from memgraph_plugin.nodes.scope import Scope, scope_of
 from memgraph_plugin.nodes.transcript import as_query, as_read, exchange
 from memgraph_plugin.state import (
     MemoryContext,
     MemoryState,
+    Pending,
+    operations_from,
     plain_operations,
+    plain_pending,
     plain_receipts,
 )
-from memgraph_plugin.types import Hit, Memory, MemoryKind, Operation, Receipt, Turn
+from memgraph_plugin.types import Delete, Hit, Insert, Memory, MemoryKind, Operation, Receipt, Turn, Update
 
 logger = logging.getLogger(__name__)
 
 WRITABLE: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")
 """Kinds of memory that a policy sees and may change."""
+
+FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
+"""Kinds of memory that a policy is shown where they are similar or new; core blocks it sees always."""
 
 NEWEST = 5
 """Newest memories that a policy sees beside the similar ones: "no, I meant Porto" resembles nothing."""
@@ -40,42 +50,68 @@ PolicySource: TypeAlias = Policy | Callable[[], Policy] | None
 """A policy, or who makes it at the first turn; None stands for `RulePolicy`."""
 
 
+NEAREST = 3
+"""Memories that the text of an insert is compared with, by the store's vectors."""
+
+Approval: TypeAlias = Collection[str] | Callable[[Operation, Memory | None], bool]
+"""Which operations wait for a human: their names ("delete", "update", "insert"), the kinds that they write
+("core", "semantic", "episodic"), or whoever tells by an operation and the memory that it would change."""
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be applied, what was refused and why, and who decided."""
+    """What is to be applied, what was refused and why, who decided, and what waits for a human's approval."""
 
     operations: tuple[Operation, ...] = ()
     rejected: tuple[Receipt, ...] = ()
     policy: str = ""
+    pending: tuple[Pending, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Deciding:
+    """How it is decided: `k` similar memories and the blocks `core` are shown; `approve` names what waits."""
+
+    k: int = 20
+    core: Sequence[CoreBlock] = (PROFILE,)
+    approve: Approval = ()
+
+
+DECIDING = Deciding()
 
 
 def decide(
-    policy: PolicySource = None, *, k: int = 20, namespace: Sequence[str] | None = None
+    policy: PolicySource = None,
+    *,
+    k: int = 20,
+    namespace: Sequence[str] | None = None,
+    core: Sequence[CoreBlock] = (PROFILE,),
+    approve: Approval = (),
 ) -> RunnableLambda[MemoryState, dict[str, Any]]:
     """A node that decides what the newest exchange changes, in view of similar memories and the newest.
 
     The policy sees what the user and the assistant said, never what was recalled for the answer. One that
-    raises is logged, and `RulePolicy` decides in its place.
+    raises is logged, and `RulePolicy` decides in its place. What `approve` names is not among the operations
+    but among those that the node `approve` asks about; what nobody answered before the next turn lapses.
 
-    Reads: messages.
-    Writes: operations, rejected, policy.
+    Reads: messages, pending.
+    Writes: operations, rejected, policy, pending.
     Paper: Mem-alpha (arXiv 2509.25911); departs from it: similar memories are shown, not the newest alone.
 
     Raises (when it runs):
         ConfigurationError, MissingNamespaceError: as `retrieve`.
         StoreError: the similar memories could not be read; deciding without them would write twice.
     """
-    source = policy_source(policy)
+    source, how = policy_source(policy), Deciding(k, core, approve)
 
     def decide_now(state: MemoryState) -> dict[str, Any]:
         scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
-        return plain_decision(decide_exchange(scope, state["messages"], source(), k=k))
+        return plain_decision(decide_exchange(scope, state["messages"], source(), how), _lapsed(state))
 
     async def adecide_now(state: MemoryState) -> dict[str, Any]:
         scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
-        return plain_decision(
-            await adecide_exchange(scope, state["messages"], await asyncio.to_thread(source), k=k)
-        )
+        decider = await asyncio.to_thread(source)
+        return plain_decision(await adecide_exchange(scope, state["messages"], decider, how), _lapsed(state))
 
     return RunnableLambda(decide_now, adecide_now, name="decide")
 
@@ -87,42 +123,60 @@ def policy_source(policy: PolicySource) -> Callable[[], Policy]:
     return (lambda: policy) if isinstance(policy, Policy) else policy
 
 
-def decide_exchange(scope: Scope, messages: Sequence[AnyMessage], policy: Policy, *, k: int = 20) -> Decision:
+def decide_exchange(
+    scope: Scope, messages: Sequence[AnyMessage], policy: Policy, how: Deciding = DECIDING
+) -> Decision:
     """What the newest exchange changes in the scope's memory."""
     turns = as_read(exchange(messages, thread=scope.thread, now=scope.now))
     if not turns or is_private(turns):
         return Decision()
-    similar = scope.store.recall(scope.namespace, similar_to(turns), k=k, kinds=WRITABLE)
-    newest = scope.store.recall(scope.namespace, "", k=NEWEST, kinds=WRITABLE)
-    memories = _shown([*similar, *newest])
+    memories = _shown(
+        scope,
+        how,
+        scope.store.recall(scope.namespace, "", k=MOST_BLOCKS, kinds=("core",)),
+        scope.store.recall(scope.namespace, similar_to(turns), k=how.k, kinds=FOUND),
+        scope.store.recall(scope.namespace, "", k=NEWEST, kinds=FOUND),
+    )
     try:
-        decision = _settle(_unheard(policy).invoke((turns, memories)), turns, memories, policy.name)
+        proposed = _unheard(policy).invoke((turns, memories))
+        decision = _settle(proposed, turns, memories)
     except GraphBubbleUp:  # a policy that asks a human first
         raise
     except Exception as error:  # noqa: BLE001 - whatever a model's policy trips over, the turn is decided
         decision = _by_rules(error, policy, turns, memories)
-    _tell(scope, decision)
-    return decision
+    near = {
+        insert.text: scope.store.recall(scope.namespace, insert.text, k=NEAREST, kinds=(insert.kind,))
+        for insert in _compared(scope, decision)
+    }
+    return _finished(scope, decision, near, memories, how.approve)
 
 
 async def adecide_exchange(
-    scope: Scope, messages: Sequence[AnyMessage], policy: Policy, *, k: int = 20
+    scope: Scope, messages: Sequence[AnyMessage], policy: Policy, how: Deciding = DECIDING
 ) -> Decision:
     """Async twin of `decide_exchange`."""
     turns = as_read(exchange(messages, thread=scope.thread, now=scope.now))
     if not turns or is_private(turns):
         return Decision()
-    similar = await scope.store.arecall(scope.namespace, similar_to(turns), k=k, kinds=WRITABLE)
-    newest = await scope.store.arecall(scope.namespace, "", k=NEWEST, kinds=WRITABLE)
-    memories = _shown([*similar, *newest])
+    memories = _shown(
+        scope,
+        how,
+        await scope.store.arecall(scope.namespace, "", k=MOST_BLOCKS, kinds=("core",)),
+        await scope.store.arecall(scope.namespace, similar_to(turns), k=how.k, kinds=FOUND),
+        await scope.store.arecall(scope.namespace, "", k=NEWEST, kinds=FOUND),
+    )
     try:
-        decision = _settle(await _unheard(policy).ainvoke((turns, memories)), turns, memories, policy.name)
+        proposed = await _unheard(policy).ainvoke((turns, memories))
+        decision = _settle(proposed, turns, memories)
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001
         decision = _by_rules(error, policy, turns, memories)
-    _tell(scope, decision)
-    return decision
+    near = {
+        insert.text: await scope.store.arecall(scope.namespace, insert.text, k=NEAREST, kinds=(insert.kind,))
+        for insert in _compared(scope, decision)
+    }
+    return _finished(scope, decision, near, memories, how.approve)
 
 
 def similar_to(turns: Iterable[Turn]) -> str:
@@ -130,36 +184,49 @@ def similar_to(turns: Iterable[Turn]) -> str:
     return as_query("\n".join(turn.text for turn in turns))
 
 
-def plain_decision(decision: Decision) -> dict[str, Any]:
+def plain_decision(decision: Decision, lapsed: Sequence[Receipt] = ()) -> dict[str, Any]:
     """A decision as the state keeps it."""
     return {
         "operations": plain_operations(decision.operations),
-        "rejected": plain_receipts(decision.rejected),
+        "rejected": plain_receipts([*lapsed, *decision.rejected]),
         "policy": decision.policy,
+        "pending": plain_pending(decision.pending),
     }
 
 
-def _unheard(policy: Policy) -> Runnable[tuple[list[Turn], list[Memory]], list[Operation]]:
+def _lapsed(state: MemoryState) -> list[Receipt]:
+    """What waited for approval, and the conversation went on."""
+    waiting = operations_from(each["operation"] for each in state.get("pending", []))
+    return [refusal(operation, "not_approved", "nobody answered") for operation in waiting]
+
+
+def _unheard(policy: Policy) -> Runnable[tuple[list[Turn], list[Memory]], Proposed]:
     """The policy, so called that what its model says is not streamed to whoever reads the answer."""
 
-    def propose(shown: tuple[list[Turn], list[Memory]]) -> list[Operation]:
-        return policy.propose(*shown)
+    def propose(shown: tuple[list[Turn], list[Memory]]) -> Proposed:
+        if isinstance(policy, DecidingPolicy):
+            return policy.decide(*shown)
+        return Proposed(tuple(policy.propose(*shown)), policy.name)
 
-    async def apropose(shown: tuple[list[Turn], list[Memory]]) -> list[Operation]:
-        return await policy.apropose(*shown)
+    async def apropose(shown: tuple[list[Turn], list[Memory]]) -> Proposed:
+        if isinstance(policy, DecidingPolicy):
+            return await policy.adecide(*shown)
+        return Proposed(tuple(await policy.apropose(*shown)), policy.name)
 
     return RunnableLambda(propose, apropose, name=f"policy:{policy.name}").with_config(tags=[TAG_NOSTREAM])
 
 
-def _shown(hits: Iterable[Hit]) -> list[Memory]:
-    return list({hit.memory.key: hit.memory for hit in hits}.values())
+def _shown(
+    scope: Scope, how: Deciding, core: Iterable[Hit], similar: Iterable[Hit], newest: Iterable[Hit]
+) -> list[Memory]:
+    blocks = with_declared((hit.memory for hit in core), how.core, scope.namespace)
+    found = {hit.memory.key: hit.memory for hit in (*similar, *newest)}
+    return [*blocks, *found.values()]
 
 
-def _settle(
-    proposed: Sequence[Operation], turns: Sequence[Turn], memories: Sequence[Memory], policy: str
-) -> Decision:
-    validated = validate(proposed, turns, memories)
-    return Decision(tuple(validated.accepted), tuple(validated.rejected), policy)
+def _settle(proposed: Proposed, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+    validated = validate(proposed.operations, turns, memories)
+    return Decision(validated.accepted, (*proposed.rejected, *validated.rejected), proposed.policy)
 
 
 def _by_rules(
@@ -167,7 +234,44 @@ def _by_rules(
 ) -> Decision:
     logger.warning("Policy %s failed (%s); the rules decide instead", policy.name, type(error).__name__)
     rules = RulePolicy()
-    return _settle(rules.propose(turns, memories), turns, memories, rules.name)
+    return _settle(Proposed(tuple(rules.propose(turns, memories)), rules.name), turns, memories)
+
+
+def _compared(scope: Scope, decision: Decision) -> list[Insert]:
+    """The inserts that may say in other words what is remembered; without vectors nobody can tell."""
+    if scope.store.embeddings is None:
+        return []
+    return [each for each in decision.operations if isinstance(each, Insert) and each.kind in FOUND]
+
+
+def _finished(
+    scope: Scope,
+    decision: Decision,
+    near: Mapping[str, Sequence[Hit]],
+    memories: Sequence[Memory],
+    approve: Approval,
+) -> Decision:
+    known = {memory.key: memory for memory in memories}
+    free: list[Operation] = []
+    pending: list[Pending] = []
+    for operation in without_near_duplicates(decision.operations, near):
+        target = known.get(operation.key) if isinstance(operation, Update | Delete) else None
+        if _needs_approval(operation, target, approve):
+            pending.append(Pending(operation, target.text if target else ""))
+        else:
+            free.append(operation)
+    done = replace(decision, operations=tuple(free), pending=tuple(pending))
+    _tell(scope, done)
+    return done
+
+
+def _needs_approval(operation: Operation, target: Memory | None, approve: Approval) -> bool:
+    if not isinstance(operation, Insert | Update | Delete):
+        return False
+    if callable(approve):
+        return approve(operation, target)
+    kind = operation.kind if isinstance(operation, Insert) else target.kind if target else ""
+    return name_of(operation) in approve or kind in approve
 
 
 def _tell(scope: Scope, decision: Decision) -> None:
@@ -177,5 +281,6 @@ def _tell(scope: Scope, decision: Decision) -> None:
             "policy": decision.policy,
             "operations": [name_of(operation) for operation in decision.operations],
             "rejected": [receipt.code for receipt in decision.rejected],
+            "pending": len(decision.pending),
         }
     )

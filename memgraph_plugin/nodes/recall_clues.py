@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, get_args
 
 from langchain_core.messages import AnyMessage
@@ -187,10 +187,13 @@ def _steps(scope: Scope, messages: Sequence[AnyMessage], hits: Sequence[Hit], wa
 
     At last it yields what is recalled. A reply that is an error ends the drafting.
     """
+    core = [hit for hit in hits if hit.memory.kind == "core"]  # always recalled, and in no ranking
+    hits = [hit for hit in hits if hit.memory.kind != "core"]
+    way = replace(way, token_budget=max(way.token_budget - sum(hit.memory.tokens for hit in core), 0))
     query, turns = question_of(messages), said_before(messages, TURNS)
     decided = _routed(query, hits, len(turns), way, embedded=scope.store.embeddings is not None)
     if decided.scenario is None:
-        yield Recalled(tuple(hits), str(decided))
+        yield Recalled((*hits, *core), str(decided))
         return
     plan, shown = PLANS[decided.scenario], shown_turns(scope, messages)
     merging = _Merging(plan, way, shown, scope.session, hits)
@@ -220,7 +223,7 @@ def _steps(scope: Scope, messages: Sequence[AnyMessage], hits: Sequence[Hit], wa
             break
     if not merging.clues:
         outcome = outcome or "; no clue was worth a search"
-    yield Recalled(tuple(merging.hits()), f"{decided}{outcome}", tuple(merging.clues))
+    yield Recalled((*merging.hits(), *core), f"{decided}{outcome}", tuple(merging.clues))
 
 
 class _Merging:
@@ -258,7 +261,9 @@ class _Merging:
             return _failed(found)
         dropped = 0
         for search, all_hits in zip(searches, found, strict=True):
-            hits = [hit for hit in all_hits if hit.memory.key not in self._shown][: self._depth]
+            hits = [
+                hit for hit in all_hits if hit.memory.key not in self._shown and hit.memory.kind != "core"
+            ][: self._depth]
             if any(clue.kind == "span" for clue in search.clues) and not supported(hits, self._way.floor):
                 dropped += 1
                 continue

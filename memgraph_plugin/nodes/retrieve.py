@@ -19,14 +19,18 @@ logger = logging.getLogger(__name__)
 MOST_EXTRA = 200
 """Hits asked for beyond `k`, at most, to make up for those that the conversation still shows."""
 
+MOST_BLOCKS = 50
+"""Core blocks that are read, at most."""
+
 
 def retrieve(
     *, k: int = 10, token_budget: int = 1200, namespace: Sequence[str] | None = None
 ) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
     """A node that recalls, at most `k` memories and `token_budget` tokens of them.
 
-    Turns that the thread's messages still show are left out. A store or an embedding model that fails is
-    logged, and the turn goes on without memory; an empty message recalls nothing.
+    The core blocks come along always, each whole and beyond `k`; the budget is what they leave of it. Turns
+    that the thread's messages still show are left out. A store or an embedding model that fails is logged,
+    and the turn goes on without memory; an empty message recalls nothing.
 
     Reads: messages.
     Writes: memories.
@@ -57,8 +61,10 @@ def recall(scope: Scope, messages: Sequence[AnyMessage], *, k: int, token_budget
     if query := question_of(messages):
         shown = shown_turns(scope, messages)
         try:
-            found = scope.store.recall(scope.namespace, query, k=k + min(len(shown), MOST_EXTRA))
-            hits = fit(found, shown, k=k, token_budget=token_budget)
+            core = scope.store.recall(scope.namespace, "", k=MOST_BLOCKS, kinds=("core",))
+            most = k + len(core) + min(len(shown), MOST_EXTRA)
+            found = scope.store.recall(scope.namespace, query, k=most)
+            hits = with_core(found, core, shown, k=k, token_budget=token_budget)
         except Exception as error:  # noqa: BLE001 - the embedding model fails in its own words
             _went_on_without(error)
     _tell(scope, hits)
@@ -71,8 +77,10 @@ async def arecall(scope: Scope, messages: Sequence[AnyMessage], *, k: int, token
     if query := question_of(messages):
         shown = shown_turns(scope, messages)
         try:
-            found = await scope.store.arecall(scope.namespace, query, k=k + min(len(shown), MOST_EXTRA))
-            hits = fit(found, shown, k=k, token_budget=token_budget)
+            core = await scope.store.arecall(scope.namespace, "", k=MOST_BLOCKS, kinds=("core",))
+            most = k + len(core) + min(len(shown), MOST_EXTRA)
+            found = await scope.store.arecall(scope.namespace, query, k=most)
+            hits = with_core(found, core, shown, k=k, token_budget=token_budget)
         except Exception as error:  # noqa: BLE001 - the embedding model fails in its own words
             _went_on_without(error)
     _tell(scope, hits)
@@ -92,6 +100,16 @@ def fit(hits: Sequence[Hit], shown: frozenset[str], *, k: int, token_budget: int
             taken.append(hit)
             token_budget -= hit.memory.tokens
     return taken
+
+
+def with_core(
+    hits: Sequence[Hit], core: Sequence[Hit], shown: frozenset[str], *, k: int, token_budget: int
+) -> list[Hit]:
+    """What `fit` takes of the hits, and after it the core blocks that say something, by their keys."""
+    blocks = sorted((hit for hit in core if hit.memory.text.strip()), key=lambda hit: hit.memory.key)
+    others = [hit for hit in hits if hit.memory.kind != "core"]
+    left = token_budget - sum(hit.memory.tokens for hit in blocks)
+    return [*fit(others, shown, k=k, token_budget=left), *blocks]
 
 
 def _went_on_without(error: Exception) -> None:

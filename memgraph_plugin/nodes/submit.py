@@ -20,10 +20,13 @@ from langgraph.runtime import get_runtime
 from pydantic import TypeAdapter
 
 from memgraph_plugin.errors import MemoryNotFound
+from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.readings import unwanted_in
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import (
+    DECIDING,
+    Deciding,
     Decision,
     PolicySource,
     adecide_exchange,
@@ -62,10 +65,12 @@ class MemoryWriter(Protocol):
     are those of a namespace that are not decided on yet, oldest first.
     """
 
-    def submit(self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]) -> None: ...
+    def submit(
+        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy], how: Deciding
+    ) -> None: ...
 
     async def asubmit(
-        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy]
+        self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy], how: Deciding
     ) -> None: ...
 
     def pending(self, namespace: Namespace) -> list[Submission]: ...
@@ -88,7 +93,11 @@ def submission_from(plain: Plain) -> Submission:
 
 
 def submit(
-    writer: MemoryWriter, policy: PolicySource = None, *, namespace: Sequence[str] | None = None
+    writer: MemoryWriter,
+    policy: PolicySource = None,
+    *,
+    namespace: Sequence[str] | None = None,
+    core: Sequence[CoreBlock] = (PROFILE,),
 ) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
     """A node that stores the newest exchange word for word, and leaves to a writer what changes in memory.
 
@@ -100,21 +109,25 @@ def submit(
         ConfigurationError, MissingNamespaceError: as `retrieve`.
         StoreError: nothing was written, or the turns were and nobody will decide on them: run it again.
     """
-    source = policy_source(policy)
+    source, how = policy_source(policy), Deciding(core=core)
 
     def submit_now(state: MemoryState) -> dict[str, list[Plain]]:
         scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
-        return {"receipts": plain_receipts(hand_over(writer, scope, state["messages"], source))}
+        return {"receipts": plain_receipts(hand_over(writer, scope, state["messages"], source, how))}
 
     async def asubmit_now(state: MemoryState) -> dict[str, list[Plain]]:
         scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
-        return {"receipts": plain_receipts(await ahand_over(writer, scope, state["messages"], source))}
+        return {"receipts": plain_receipts(await ahand_over(writer, scope, state["messages"], source, how))}
 
     return RunnableLambda(submit_now, asubmit_now, name="submit")
 
 
 def hand_over(
-    writer: MemoryWriter, scope: Scope, messages: Sequence[AnyMessage], policy: Callable[[], Policy]
+    writer: MemoryWriter,
+    scope: Scope,
+    messages: Sequence[AnyMessage],
+    policy: Callable[[], Policy],
+    how: Deciding,
 ) -> list[Receipt]:
     """Store the newest exchange and submit it; or decide on it now, where it cannot wait.
 
@@ -124,27 +137,31 @@ def hand_over(
     submission = submission_of(scope, messages)
     if submission is None:
         for earlier in writer.pending(scope.namespace):
-            settle(scope.store, earlier, policy())
-        return write(scope, messages, decide_exchange(scope, messages, policy()))
+            settle(scope.store, earlier, policy(), how)
+        return write(scope, messages, decide_exchange(scope, messages, policy(), how))
     receipts = write(scope, messages, TURNS_ONLY)
     if submission.turns:
-        writer.submit(scope.store, submission, policy)
+        writer.submit(scope.store, submission, policy, how)
     return receipts
 
 
 async def ahand_over(
-    writer: MemoryWriter, scope: Scope, messages: Sequence[AnyMessage], policy: Callable[[], Policy]
+    writer: MemoryWriter,
+    scope: Scope,
+    messages: Sequence[AnyMessage],
+    policy: Callable[[], Policy],
+    how: Deciding,
 ) -> list[Receipt]:
     """Async twin of `hand_over`."""
     submission = submission_of(scope, messages)
     if submission is None:
         decider = await asyncio.to_thread(policy)
         for earlier in await writer.apending(scope.namespace):
-            await asettle(scope.store, earlier, decider)
-        return await awrite(scope, messages, await adecide_exchange(scope, messages, decider))
+            await asettle(scope.store, earlier, decider, how)
+        return await awrite(scope, messages, await adecide_exchange(scope, messages, decider, how))
     receipts = await awrite(scope, messages, TURNS_ONLY)
     if submission.turns:
-        await writer.asubmit(scope.store, submission, policy)
+        await writer.asubmit(scope.store, submission, policy, how)
     return receipts
 
 
@@ -165,7 +182,9 @@ def submission_of(scope: Scope, messages: Sequence[AnyMessage]) -> Submission | 
     )
 
 
-def settle(store: MemoryStore, submission: Submission, policy: Policy) -> list[Receipt]:
+def settle(
+    store: MemoryStore, submission: Submission, policy: Policy, how: Deciding = DECIDING
+) -> list[Receipt]:
     """Decide on a submission and write that; a second time, nothing changes.
 
     Raises:
@@ -175,18 +194,20 @@ def settle(store: MemoryStore, submission: Submission, policy: Policy) -> list[R
     messages = _said_again(_history(store, submission.namespace, key) for key in submission.turns)
     if not _asked(messages):
         return []
-    decision = decide_exchange(scope, messages, policy)
+    decision = decide_exchange(scope, messages, policy, how)
     return write(scope, messages, decision, once=ONCE)
 
 
-async def asettle(store: MemoryStore, submission: Submission, policy: Policy) -> list[Receipt]:
+async def asettle(
+    store: MemoryStore, submission: Submission, policy: Policy, how: Deciding = DECIDING
+) -> list[Receipt]:
     """Async twin of `settle`."""
     scope = _scope(store, submission)
     histories = [await _ahistory(store, submission.namespace, key) for key in submission.turns]
     messages = _said_again(histories)
     if not _asked(messages):
         return []
-    decision = await adecide_exchange(scope, messages, policy)
+    decision = await adecide_exchange(scope, messages, policy, how)
     return await awrite(scope, messages, decision, once=ONCE)
 
 

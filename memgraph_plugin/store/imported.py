@@ -18,7 +18,7 @@ from memgraph_plugin.errors import InvalidExport, InvalidValue
 from memgraph_plugin.store import storable
 from memgraph_plugin.store.exported import FORMAT, NUMBER, Header, Json, Logged, Versioned, half_vector
 from memgraph_plugin.store.journal import Change, Row
-from memgraph_plugin.store.ranking import estimate_tokens
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, UpdateMode
 
 

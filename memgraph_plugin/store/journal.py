@@ -14,8 +14,8 @@ from typing import Any, Literal, TypeAlias
 from langgraph.store.base import PutOp
 
 from memgraph_plugin.errors import EmbeddingMismatch
-from memgraph_plugin.store.ranking import estimate_tokens
 from memgraph_plugin.store.storable import text_of_put
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import (
     Delete,
     Insert,

@@ -15,6 +15,7 @@ from typing import Any
 import snowballstemmer
 
 from memgraph_plugin.errors import InvalidValue
+from memgraph_plugin.tokens import CJK
 from memgraph_plugin.types import Hit
 
 K1 = 1.2
@@ -31,11 +32,9 @@ SEARCHED_CHARACTERS = 65_536
 QUESTION_CHARACTERS = 4_096
 """Of a query, words are read from this many: each is looked for in every memory of the namespace."""
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
-_CJK_LETTER = re.compile(f"[{_CJK}]")
-_LETTER = rf"[^\W_{_CJK}]"
+_LETTER = rf"[^\W_{CJK}]"
 _WORDS = re.compile(
-    rf"""(?P<cjk>[{_CJK}]+)
+    rf"""(?P<cjk>[{CJK}]+)
     | (?P<name>(?:{_LETTER}[\w.]*)?(?:/{_LETTER}(?:[\w.-]*{_LETTER})?)+
         | {_LETTER}[\w-]*(?:\.{_LETTER}(?:[\w-]*{_LETTER})?)+)
     | (?P<compound>{_LETTER}+(?:-{_LETTER}+)+)
@@ -165,9 +164,3 @@ def within_budget(hits: Iterable[Hit], token_budget: int | None) -> list[Hit]:
             kept.append(hit)
             left -= hit.memory.tokens
     return kept
-
-
-def estimate_tokens(text: str) -> int:
-    """About how many tokens a model makes of `text`: one for a CJK letter, a quarter for other letters."""
-    cjk = len(_CJK_LETTER.findall(text))
-    return cjk + math.ceil((len(text) - cjk) / 4)

@@ -17,9 +17,10 @@ from memgraph_plugin.store.exported import Logged, Versioned, half_vector
 from memgraph_plugin.store.filters import to_jsonpath
 from memgraph_plugin.store.journal import Batch, Change, Line, Plan, Row
 from memgraph_plugin.store.layout import Layout
-from memgraph_plugin.store.ranking import estimate_tokens, unit
+from memgraph_plugin.store.ranking import unit
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.visibility import EVERYTHING
+from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import (
     Erasure,
     Hit,
