@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from memgraph_plugin.memalpha.local_policy import LocalPolicy
     from memgraph_plugin.memalpha.policies import Policy
     from memgraph_plugin.memalpha.rules import RulePolicy
+    from memgraph_plugin.memalpha.safety import Safety
     from memgraph_plugin.memalpha.shadow_policy import ShadowPolicy
     from memgraph_plugin.memorag.drafters import ChatModelDrafter, MemoryModelDrafter
     from memgraph_plugin.models.chat import load_chat_model
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         Delete,
         Document,
         Erasure,
+        Held,
         Hit,
         Imported,
         Insert,
@@ -63,6 +65,7 @@ _HOMES = {
     "memalpha.local_policy": ("LocalPolicy",),
     "memalpha.policies": ("Policy",),
     "memalpha.rules": ("RulePolicy",),
+    "memalpha.safety": ("Safety",),
     "memalpha.shadow_policy": ("ShadowPolicy",),
     "memorag.drafters": ("ChatModelDrafter", "MemoryModelDrafter"),
     "models.chat": ("load_chat_model",),
@@ -82,6 +85,7 @@ _HOMES = {
         "Delete",
         "Document",
         "Erasure",
+        "Held",
         "Hit",
         "Imported",
         "Insert",
@@ -106,6 +110,7 @@ __all__ = [
     "Delete",
     "Document",
     "Erasure",
+    "Held",
     "Hit",
     "Imported",
     "InMemoryMemoryStore",
@@ -128,6 +133,7 @@ __all__ = [
     "Receipt",
     "Receipts",
     "RulePolicy",
+    "Safety",
     "Selfmem",
     "Settings",
     "ShadowPolicy",

@@ -24,6 +24,7 @@ from memgraph_plugin.commands import (
     memory_writing,
     models,
     portability,
+    quarantine,
     sealing,
     selfmem,
     training,
@@ -52,6 +53,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+)
+quarantine_app = typer.Typer(
+    no_args_is_help=True, help="What was not remembered for safety, and waits for a decision."
 )
 models_app = typer.Typer(no_args_is_help=True, help="Local language models: what there is, and getting it.")
 db_app = typer.Typer(
@@ -94,6 +98,10 @@ app.add_typer(worker_app, name="worker")
 worker_app.callback(invoke_without_command=True)(worker.worker)
 worker_app.command("failed")(worker.failed)
 worker_app.command("replay")(worker.replay)
+app.add_typer(quarantine_app, name="quarantine")
+quarantine_app.command("list")(quarantine.list_held)
+quarantine_app.command("release")(quarantine.release)
+quarantine_app.command("discard")(quarantine.discard)
 
 app.add_typer(models_app, name="models")
 models_app.command("list")(models.list_models)

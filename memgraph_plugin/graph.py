@@ -22,6 +22,7 @@ from langgraph.graph import END, START, StateGraph
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.nodes.apply import apply
 from memgraph_plugin.nodes.approve import approve as approve_node
 from memgraph_plugin.nodes.decide import Approval, PolicySource, decide
@@ -49,6 +50,7 @@ def build_memory_graph(
     selfmem: Selfmem | None = None,
     core: Sequence[CoreBlock] = (PROFILE,),
     approve: Approval = (),
+    safety: Safety = SAFETY,
 ) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
     """A conversation that remembers. Compile it with a store of ours, and with a checkpointer for threads.
 
@@ -73,6 +75,7 @@ def build_memory_graph(
         writer: decides with the same policy after the turn: `BackgroundWriter()` in this process, or a
             `QueueWriter`, whose workers have a policy of their own. Without one, the turn ends when memory
             is written.
+        safety: what is done with instructions, secrets and personal data that would become memories.
 
     Raises:
         ConfigurationError: `policy` is "model", or there is `selfmem`, and no model; there are clues, but no
@@ -98,11 +101,12 @@ def build_memory_graph(
     steps["generate"] = generate(chat, system_prompt=system_prompt)
     if remember and policy != "none" and writer is not None:
         decider = chosen_policy(policy, chat)
-        steps["submit"] = submit(writer, decider, namespace=namespace, core=core)
+        steps["submit"] = submit(writer, decider, namespace=namespace, core=core, safety=safety)
     elif remember:
         if policy != "none":
-            decider = chosen_policy(policy, chat)
-            steps["decide"] = decide(decider, namespace=namespace, core=core, approve=approve)
+            steps["decide"] = decide(
+                chosen_policy(policy, chat), namespace=namespace, core=core, approve=approve, safety=safety
+            )
         steps["apply"] = apply(namespace=namespace)
     if "decide" in steps and approve:
         steps["approve"] = approve_node(namespace=namespace)

@@ -274,6 +274,7 @@ REJECTIONS: Mapping[str, str] = MappingProxyType(
         "ungrounded": "these stand neither in the evidence nor in the memory",
         "instruction_like": "a memory is a fact about the user, not a command",
         "secret": "passwords, keys and card numbers are not remembered",
+        "personal": "personal data of this kind is not remembered unasked",
         "one_write_per_handle": "this memory is written by an earlier operation already",
         "contradiction": "another operation says otherwise, and was said later",
         "unknown_tool": "there is no such tool",

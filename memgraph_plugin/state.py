@@ -7,7 +7,7 @@ and tuples as lists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Any, NotRequired, TypeAlias, TypeVar
 
@@ -16,9 +16,9 @@ from langgraph.graph.message import add_messages
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # typing's has no JSON schema on Python 3.11: no Studio
 
-from memgraph_plugin.memalpha.validation import NAMES, name_of
 from memgraph_plugin.selfmem.loop import Round
-from memgraph_plugin.types import Clue, Hit, Operation, Receipt, Request
+from memgraph_plugin.store.held import operation_from, plain_operation, write_from
+from memgraph_plugin.types import Clue, Held, Hit, Operation, Receipt, Request
 
 Plain: TypeAlias = dict[str, Any]
 """A value of `memgraph_plugin.types` as JSON: what a checkpoint can keep."""
@@ -52,6 +52,7 @@ class MemoryState(MemoryOutput):
     route: NotRequired[Annotated[str, _latest]]
     operations: NotRequired[Annotated[list[Plain], _latest]]
     rejected: NotRequired[Annotated[list[Plain], _latest]]
+    held: NotRequired[Annotated[list[Plain], _latest]]
     policy: NotRequired[Annotated[str, _latest]]
     pending: NotRequired[Annotated[list[Plain], _latest]]
     self_memory: NotRequired[Annotated[str, _latest]]
@@ -157,7 +158,6 @@ _CLUES: TypeAdapter[list[Clue]] = TypeAdapter(list[Clue])
 _REQUEST: TypeAdapter[Request] = TypeAdapter(Request)
 _TRACE: TypeAdapter[list[Round]] = TypeAdapter(list[Round])
 _RECEIPTS: TypeAdapter[list[Receipt]] = TypeAdapter(list[Receipt])
-_OPERATIONS: dict[str, TypeAdapter[Any]] = {name: TypeAdapter(cls) for cls, name in NAMES.items()}
 
 
 def plain_hits(hits: Iterable[Hit]) -> list[Plain]:
@@ -184,17 +184,30 @@ def clues_from(plain: Iterable[Plain]) -> list[Clue]:
 
 def plain_operations(operations: Iterable[Operation]) -> list[Plain]:
     """Operations as the state keeps them: their fields, and their name under "operation"."""
-    return [
-        {"operation": (name := name_of(operation))}
-        | _OPERATIONS[name].dump_python(operation, mode="json", exclude_defaults=True)
-        for operation in operations
-    ]
+    return [plain_operation(operation) for operation in operations]
 
 
 def operations_from(plain: Iterable[Plain]) -> list[Operation]:
     """The operations that `plain_operations` wrote down."""
+    return [operation_from(each) for each in plain]
+
+
+def plain_held(held: Iterable[Held]) -> list[Plain]:
+    """What is to be held, as the state keeps it."""
     return [
-        _OPERATIONS[each["operation"]].validate_python({k: v for k, v in each.items() if k != "operation"})
+        asdict(each)
+        | {
+            "operation": plain_operation(each.operation),
+            "recorded_at": each.recorded_at and each.recorded_at.isoformat(),
+        }
+        for each in held
+    ]
+
+
+def held_from(plain: Iterable[Plain]) -> list[Held]:
+    """What is to be held, of what `plain_held` wrote down; the rest is the store's to add."""
+    return [
+        Held(operation=write_from(each["operation"]), code=each["code"], reason=each["reason"])
         for each in plain
     ]
 

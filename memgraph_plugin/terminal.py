@@ -24,7 +24,8 @@ from rich.table import Table
 from rich.text import Text
 
 from memgraph_plugin.state import Plain, operations_from, receipts_from
-from memgraph_plugin.types import Delete, Hit, Insert, LoggedBatch, Memory, MemoryVersion, Update
+from memgraph_plugin.store.held import refused
+from memgraph_plugin.types import Delete, Held, Hit, Insert, LoggedBatch, Memory, MemoryVersion, Update
 
 
 def printable(text: str) -> str:
@@ -87,6 +88,24 @@ def log_table(batches: Iterable[LoggedBatch]) -> Table:
         text = Text(", ".join(done) or "nothing")
         text.append(f"\n{batch.batch_id}", style="dim")
         table.add_row(_minute(batch.recorded_at), text, printable(batch.actor), printable(batch.policy))
+    return table
+
+
+def quarantine_table(held: Iterable[Held]) -> Table:
+    """What is held, one a row, with its id below what it says."""
+    table = Table(expand=True)
+    table.add_column("since", no_wrap=True)
+    table.add_column("what")
+    table.add_column("memory", ratio=1, overflow="fold")
+    table.add_column("held for")
+    table.add_column("decided by")
+    for each in held:
+        operation = each.operation
+        said = operation.key if isinstance(operation, Delete) else operation.text
+        text = Text(printable(said))
+        text.append(f"\n{each.id}", style="dim")
+        what, code, policy = refused(each).operation, printable(each.code), printable(each.policy)
+        table.add_row(_minute(each.recorded_at), what, text, code, policy)
     return table
 
 

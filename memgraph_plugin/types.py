@@ -229,6 +229,21 @@ Operation: TypeAlias = Insert | Update | Delete | NoOp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """An operation that was refused for safety, and waits in quarantine to be released or discarded.
+
+    `code` and `reason` say why. The store adds an id, the policy that proposed it, and since when it waits.
+    """
+
+    operation: Insert | Update | Delete
+    code: str
+    reason: str = ""
+    id: str = ""
+    policy: str = ""
+    recorded_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What became of one operation. `code` is set where `status` is "rejected"."""
 
@@ -306,6 +321,7 @@ class Imported:
     batches: int = 0
     versions: int = 0
     memories: int = 0
+    held: int = 0
     skipped: int = 0
     embedded: int = 0
 

@@ -19,7 +19,7 @@ from memgraph_plugin.errors import MemoryNotFound, StoreError
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.store.postgres_async import AsyncPostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings
-from memgraph_plugin.types import Delete, Insert, NoOp, Update
+from memgraph_plugin.types import Delete, Held, Insert, NoOp, Update
 
 CANARY = "kanarienvogel"
 ANA = ("memories", CANARY)
@@ -47,7 +47,8 @@ def sing(store: PostgresMemoryStore, *, beside: bool = True) -> None:
             reason=CANARY,
         )
         who = {"idempotency_key": f"{CANARY}-{i}", "actor": CANARY, "policy": CANARY}
-        store.apply(ANA, [full, NoOp(reason=CANARY)], **who)
+        held = Held(operation=full, code=CANARY, reason=CANARY)
+        store.apply(ANA, [full, NoOp(reason=CANARY)], held=[held], **who)
     store.apply(ANA, [Update(key=f"{CANARY}-1", text=f"another {CANARY}"), Delete(key=f"{CANARY}-2")])
     store.put((*ANA, "below"), "k", {"text": CANARY})
     for i in range(30):
@@ -96,12 +97,12 @@ def test_no_table_no_statistic_and_no_dump_has_a_word_of_it(
         conn.execute("CREATE INDEX kept ON memgraph_plugin.memory (key) WHERE namespace = 'memories.bob'")
     seen = places(dsn)
     assert {"pg_statistic", "memgraph_plugin.memory", "memgraph_plugin.operation_batch"} <= set(seen)
-    assert {"memgraph_plugin.kv_memory", "memgraph_plugin.kv_part"} <= set(seen)
+    assert {f"memgraph_plugin.{name}" for name in ("kv_memory", "kv_part", "quarantine")} <= set(seen)
     assert CANARY in dumped(dsn)
     erasure = store.forget(ANA, actor="support")
     assert places(dsn) == []
     assert CANARY not in dumped(dsn)
-    assert [erasure.counts[table] for table in ("memory", "kv_memory", "kv_part")] == [30, 30, 60]
+    assert [erasure.counts[table] for table in ("memory", "kv_memory", "quarantine")] == [30, 30, 30]
     assert len(store.recall(BOB, "", k=100)) == (30 if beside else 0)
     with psycopg.connect(dsn) as conn:
         left = conn.execute("SELECT relname FROM pg_class WHERE relname IN ('partial', 'kept')").fetchall()

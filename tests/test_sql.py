@@ -52,7 +52,14 @@ ACROSS = {
         "whoever owns the tables puts their files in order",
     ),
     **dict.fromkeys(
-        ("memories_to_seal", "versions_to_seal", "batches_to_seal", "count_to_seal", "compressed_to_seal"),
+        (
+            "memories_to_seal",
+            "versions_to_seal",
+            "batches_to_seal",
+            "held_to_seal",
+            "count_to_seal",
+            "compressed_to_seal",
+        ),
         "a new key seals all there is, page by page",
     ),
     **dict.fromkeys(

@@ -26,10 +26,10 @@ from memgraph_plugin.testing import HashingEmbeddings
 from memgraph_plugin.testing.conformance import TTL
 from memgraph_plugin.testing.operations_contract import OperationsContract
 from memgraph_plugin.testing.store_contract import StoreContract
-from memgraph_plugin.types import Delete, Insert, Update
+from memgraph_plugin.types import Delete, Held, Insert, Update
 
 ACME, CORP = ("acme", "ana"), ("acme-corp", "bo")
-TABLES = ("memory", "memory_version", "operation_batch", "kv_memory", "kv_part")
+TABLES = ("memory", "memory_version", "operation_batch", "kv_memory", "kv_part", "quarantine")
 
 
 @pytest.fixture
@@ -92,7 +92,8 @@ def test_raw_sql_sees_its_scope_and_what_is_below(
 ) -> None:
     everybody = [("acme",), ACME, CORP, ("acmf",), ("acme ", "x"), ("acme/x",), ("ACME",)]
     for namespace in everybody:
-        store.apply(namespace, [Insert(text="likes tea", key="k")])
+        held = Held(operation=Insert(text="likes tea"), code="secret")
+        store.apply(namespace, [Insert(text="likes tea", key="k")], held=[held])
         store.save_kv(namespace, "k", {}, [b"likes tea"])
     with psycopg.connect(app_dsn, autocommit=True) as conn:
         assert seen(conn, "acme", table) == {"acme", "acme.ana"}

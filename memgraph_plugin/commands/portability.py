@@ -67,7 +67,8 @@ def import_(
         except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
             raise InvalidExport(f"{file} is broken: {error}. Nothing was imported.") from error
     typer.echo(
-        f"{done.memories:,} memories in {done.versions:,} versions of {done.batches:,} batches; "
+        f"{done.memories:,} memories in {done.versions:,} versions of {done.batches:,} batches, "
+        f"{done.held:,} held in quarantine; "
         f"{done.skipped:,} entries were there already; {done.embedded:,} texts got a vector."
     )
 

@@ -20,7 +20,7 @@ from pydantic import ConfigDict
 
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
-from memgraph_plugin.memalpha.safety import is_instruction, is_secret
+from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import (
     Deciding,
@@ -87,6 +87,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
             written.
         tools: True gives the agent `memory_tools` as well.
         core: the blocks of the profile, each seen whole in every turn; by default one, "profile".
+        safety: what is done with instructions, secrets and personal data that the policy would remember.
 
     Raises (when it runs):
         ConfigurationError: the store has no memory operations, or the namespace cannot work.
@@ -110,6 +111,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         writer: MemoryWriter | None = None,
         tools: bool = False,
         core: Sequence[CoreBlock] = (PROFILE,),
+        safety: Safety = SAFETY,
     ) -> None:
         if inject_as not in get_args(InjectAs):
             raise ConfigurationError(f'inject_as is "user" or "system", not {inject_as!r}.')
@@ -117,7 +119,7 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         self.tools = memory_tools(store=store, namespace=namespace) if tools else []
         self._store = store
         self._policy = policy_source(policy)
-        self._how = Deciding(core=core)
+        self._how = Deciding(core=core, safety=safety)
         self._k = k
         self._token_budget = token_budget
         self._clues = clues
@@ -348,9 +350,8 @@ def _managed(actions: Sequence[Action], content: str | None, action: Action, key
     text = storable(strip_memory_blocks(content or "")).strip()
     if action != "delete" and not text:
         raise ToolException(f"{action} needs content")
-    for code, broken in (("secret", is_secret), ("instruction_like", is_instruction)):
-        if broken(text):
-            raise ToolException(f"{action} was refused ({code}): {REJECTIONS[code]}")
+    if ruling := SAFETY.judge(Insert(text=text)):
+        raise ToolException(f"{action} was refused ({ruling.code}): {REJECTIONS[ruling.code]}")
     if action == "create":
         if key is not None:
             raise ToolException("create takes no id; use update")

@@ -28,6 +28,7 @@ from memgraph_plugin.memalpha.operations import (
 )
 from memgraph_plugin.memalpha.policies import Decision, Policy
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.memalpha.safety import UNCHECKED
 from memgraph_plugin.memalpha.sentences import own_words
 from memgraph_plugin.memalpha.tools import single_tools
 from memgraph_plugin.memalpha.validation import LIMITS, REPEATED, Limits, Validated, validate
@@ -179,9 +180,8 @@ class ChatModelPolicy:
             return Validated(()), raw, error
         parsed = parse_operations(proposals, handles, limits=self._limits)
         proposed = [*accepted, *parsed.operations]
-        checked = validate(
-            proposed, list(handles.turns.values()), list(handles.memories.values()), limits=self._limits
-        )
+        turns, memories = list(handles.turns.values()), list(handles.memories.values())
+        checked = validate(proposed, turns, memories, limits=self._limits, safety=UNCHECKED)
         news = tuple(op for op in checked.accepted if not (isinstance(op, NoOp) and op.reason == REPEATED))
         rejected = (*unread, *parsed.rejected, *checked.rejected)
         if rejected:

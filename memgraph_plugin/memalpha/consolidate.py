@@ -18,7 +18,7 @@ from typing import TypeAlias
 from memgraph_plugin.memalpha.blocks import PROFILE, block_of
 from memgraph_plugin.memalpha.facts import fact_of
 from memgraph_plugin.memalpha.grounding import ungrounded
-from memgraph_plugin.memalpha.safety import is_instruction, is_secret
+from memgraph_plugin.memalpha.safety import SAFETY
 from memgraph_plugin.memalpha.validation import LIMITS, Limits
 from memgraph_plugin.memalpha.words import normalise, overlap, words
 from memgraph_plugin.tokens import estimate_tokens
@@ -325,7 +325,7 @@ def _holds(text: str, events: Sequence[Known]) -> bool:
         Turn(key=each.memory.key, role="user", text=_told([each]), at=each.memory.valid_from or each.said)
         for each in events
     ]
-    return not (ungrounded(text, turns, None) or is_instruction(text) or is_secret(text))
+    return not (ungrounded(text, turns, None) or SAFETY.judge(Insert(text=text)))
 
 
 def _revision(

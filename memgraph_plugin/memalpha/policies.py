@@ -16,7 +16,8 @@ class Policy(Protocol):
 
     `memories` are the core blocks, the current memories similar to the turns, and the most recent ones. A
     block that is declared and not written yet is among them, empty, as version 0. The answer is never empty:
-    nothing to remember is a `NoOp` that says why. A policy holds no state between calls.
+    nothing to remember is a `NoOp` that says why. What is safe to keep is not its business but that of
+    whoever applies it (`validate(..., safety=)`). A policy holds no state between calls.
     """
 
     @property

@@ -26,6 +26,7 @@ from memgraph_plugin.memalpha.readings import (
     read_turn,
     speaker,
 )
+from memgraph_plugin.memalpha.safety import UNCHECKED
 from memgraph_plugin.memalpha.validation import LIMITS, Limits, validate
 from memgraph_plugin.memalpha.words import content_words, normalise, share
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn, Update, UpdateMode
@@ -46,7 +47,7 @@ _NOTHING_NAMED = re.compile(r"^(?:it|this|that|them|these|those|to\b.*)$", re.I)
 class RulePolicy:
     """Patterns in, operations out: Mem-alpha's action space without its model.
 
-    Every operation it proposes has passed `validate`. Turns of the assistant make no facts.
+    Every operation it proposes has passed `validate`, safety apart. Turns of the assistant make no facts.
     """
 
     name: str = "rules"
@@ -60,7 +61,7 @@ class RulePolicy:
                 for finding in read_turn(turn):
                     batch.take(finding, turn, asked)
             asked = turn.text if turn.role == "assistant" else ""
-        validated = validate(batch.operations(), turns, memories, limits=self.limits)
+        validated = validate(batch.operations(), turns, memories, limits=self.limits, safety=UNCHECKED)
         refused = [NoOp(reason=receipt.code or "") for receipt in validated.rejected]
         return [*validated.accepted] or [*refused[:1]] or [NoOp(reason="nothing_new")]
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Literal, TypeAlias
@@ -28,13 +28,13 @@ from typing import Literal, TypeAlias
 from memgraph_plugin.errors import OperationRejected
 from memgraph_plugin.memalpha.blocks import CORE_TOKENS, PROFILE, block_of, is_missing
 from memgraph_plugin.memalpha.grounding import ungrounded
-from memgraph_plugin.memalpha.safety import is_instruction, is_secret
+from memgraph_plugin.memalpha.safety import SAFETY, Ruling, Safety
 from memgraph_plugin.memalpha.sameness import about, outdated, related
 from memgraph_plugin.memalpha.sentences import own_words
 from memgraph_plugin.memalpha.words import content_words, normalise, words
 from memgraph_plugin.prompts import REJECTIONS
 from memgraph_plugin.tokens import estimate_tokens
-from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Receipt, Turn, Update
+from memgraph_plugin.types import Delete, Held, Insert, Memory, NoOp, Operation, Receipt, Turn, Update
 
 Write: TypeAlias = Insert | Update | Delete
 
@@ -82,10 +82,11 @@ LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Validated:
-    """The operations that may be applied, in their order, and what was refused."""
+    """The operations that may be applied, in their order; what was refused, and what of that to hold."""
 
     accepted: tuple[Operation, ...]
     rejected: tuple[Receipt, ...] = ()
+    held: tuple[Held, ...] = ()
 
 
 def validate(
@@ -94,9 +95,14 @@ def validate(
     memories: Sequence[Memory],
     *,
     limits: Limits = LIMITS,
+    safety: Safety = SAFETY,
 ) -> Validated:
-    """Check every operation against the turns it cites and the memories it was shown. Raises nothing."""
-    check = _Check({turn.key: turn for turn in turns}, {memory.key: memory for memory in memories}, limits)
+    """Check every operation against the turns it cites and the memories it was shown. Raises nothing.
+
+    What is refused for `safety` alone is also `held`, with its secrets masked, where that says so.
+    """
+    shown = {memory.key: memory for memory in memories}
+    check = _Check({turn.key: turn for turn in turns}, shown, limits, safety)
     accepted: list[Operation] = []
     rejected: list[Receipt] = []
     for operation in operations[: limits.operations]:
@@ -110,7 +116,7 @@ def validate(
     if len(operations) > limits.operations:
         extra = operations[limits.operations]
         rejected.append(refusal(extra, "too_many", f"{len(operations)} given, {limits.operations} allowed"))
-    return Validated(tuple(accepted), tuple(rejected))
+    return Validated(tuple(accepted), tuple(rejected), tuple(check.held))
 
 
 def name_of(operation: Operation) -> Name:
@@ -136,6 +142,8 @@ class _Check:
     turns: Mapping[str, Turn]
     memories: Mapping[str, Memory]
     limits: Limits
+    safety: Safety
+    held: list[Held] = field(default_factory=list)
     written: set[str] = field(default_factory=set)
     unnamed: int = 0
     texts: dict[str, str] = field(init=False)
@@ -158,6 +166,8 @@ class _Check:
         target = self._target(operation)
         evidence = self._evidence(operation, target)
         if isinstance(operation, Delete):
+            asked = self.safety.judge_request(turn.text for turn in evidence if turn.role == "user")
+            self._safe(operation, target, asked)
             self._support(evidence, target)
             return self._claim(operation)
         written = self._kind(operation, target, evidence)
@@ -242,7 +252,7 @@ class _Check:
             return
         if not _FORGETTING & set(words(said)):
             raise OperationRejected("unsupported_delete", "")
-        if _EVERYTHING.search(said) or is_instruction(said) or self.unnamed >= MOST_UNNAMED:
+        if _EVERYTHING.search(said) or self.unnamed >= MOST_UNNAMED:
             raise OperationRejected("delete_all", "")
         self.unnamed += 1
 
@@ -306,19 +316,25 @@ class _Check:
         value = {} if self.is_core(operation) else {**(operation.value or {})}
         value["attribute"] = str(value.get("attribute", "")).casefold()
         inner = [said for said in value.values() if isinstance(said, str)]
-        checks: tuple[tuple[str, Callable[[str], bool]], ...] = (
-            ("instruction_like", is_instruction),
-            ("secret", is_secret),
-        )
         missing = ungrounded(operation.text, evidence, target)
         if operation.valid_from:
             missing += ungrounded(operation.valid_from.date().isoformat(), evidence, target)
         missing += [atom for said in inner for atom in ungrounded(f": {said}", evidence, target)]
         if missing:
             raise OperationRejected("ungrounded", ", ".join(dict.fromkeys(missing))[:200])
-        for code, broken in checks:
-            if any(broken(said) for said in (operation.text, *inner)):
-                raise OperationRejected(code, "")
+        self._safe(operation, target, self.safety.judge(operation))
+
+    def _safe(self, operation: Write, target: Memory | None, ruling: Ruling | None) -> None:
+        if ruling is None:
+            return
+        if ruling.verdict == "quarantine":
+            held = operation if isinstance(operation, Delete) else self.safety.masked(operation)
+            if not isinstance(held, Insert) and target:  # released only while it is what was shown
+                held = replace(held, version=target.version)
+            reason = refusal(held, ruling.code, ruling.detail).reason
+            waiting = Held(operation=held, code=ruling.code, reason=reason)
+            self.held += [waiting] if waiting not in self.held else []
+        raise OperationRejected(ruling.code, ruling.detail)
 
     def is_core(self, operation: Insert | Update) -> bool:
         """Whether it writes a block, whose value is the application's and no fact."""

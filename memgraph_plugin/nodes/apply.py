@@ -11,6 +11,7 @@ from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.runtime import get_runtime
 
+from memgraph_plugin.memalpha.safety import UNCHECKED
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.decide import Decision
 from memgraph_plugin.nodes.forget import (
@@ -27,10 +28,12 @@ from memgraph_plugin.state import (
     MemoryContext,
     MemoryState,
     Plain,
+    held_from,
     operations_from,
     plain_receipts,
     receipts_from,
 )
+from memgraph_plugin.store.held import refused
 from memgraph_plugin.types import Delete, Insert, MemoryVersion, Operation, Receipt, Update
 
 ACTOR = "graph"
@@ -44,10 +47,11 @@ def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemorySta
     """A node that stores the newest exchange word for word, and applies the operations that were decided on.
 
     One transaction, and once: the same messages decided by the same policy again change nothing. Where the
-    user asked to forget, what would bring it back goes too (see `memgraph_plugin.nodes.forget`).
+    user asked to forget, what would bring it back goes too (see `memgraph_plugin.nodes.forget`). What was
+    refused for safety waits in quarantine.
 
-    Reads: messages, operations, rejected, policy.
-    Writes: receipts (of turns, of operations, of what was refused); empties operations and rejected.
+    Reads: messages, operations, rejected, held, policy.
+    Writes: receipts (of turns, of operations, of what was refused); empties operations, rejected and held.
     Paper: Mem-alpha (arXiv 2509.25911); departs from it: turns are kept, so a poor decision loses nothing.
 
     Raises (when it runs):
@@ -79,11 +83,11 @@ def write(
     said = exchange(messages, thread=scope.thread, now=scope.now)
     wishes = wishes_in(as_read(said), decision.operations)
     batch = batch_of(scope, said, decision, wishes, turns_to_forget(scope, wishes))
-    if not batch:
+    if not (batch or decision.held):
         return list(decision.rejected)
     key = _idempotency_key(scope, said, once or decision.policy)
     receipts = scope.store.apply(
-        scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy
+        scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy, held=decision.held
     ).receipts
     for attempt in range(1, ATTEMPTS + 1):
         conflicts = _conflicts(batch, receipts)
@@ -105,12 +109,17 @@ async def awrite(
     said = exchange(messages, thread=scope.thread, now=scope.now)
     wishes = wishes_in(as_read(said), decision.operations)
     batch = batch_of(scope, said, decision, wishes, await aturns_to_forget(scope, wishes))
-    if not batch:
+    if not (batch or decision.held):
         return list(decision.rejected)
     key = _idempotency_key(scope, said, once or decision.policy)
     receipts = (
         await scope.store.aapply(
-            scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy
+            scope.namespace,
+            batch,
+            idempotency_key=key,
+            actor=ACTOR,
+            policy=decision.policy,
+            held=decision.held,
         )
     ).receipts
     for attempt in range(1, ATTEMPTS + 1):
@@ -193,7 +202,9 @@ def _validated_anew(
         replace(each, version=memory.version) for each in conflicts if (memory := current.get(each.key))
     ]
     return list(
-        validate(operations, as_read(said), [memory for memory in current.values() if memory]).accepted
+        validate(
+            operations, as_read(said), [memory for memory in current.values() if memory], safety=UNCHECKED
+        ).accepted
     )
 
 
@@ -213,7 +224,8 @@ def _finished(scope: Scope, receipts: Sequence[Receipt], decision: Decision) -> 
         else receipt
         for receipt in receipts
     ]
-    done += decision.rejected
+    told = [refused(each) for each in decision.held]  # by the store, with the others
+    done += [each for each in decision.rejected if each not in told]
     scope.emit(
         {
             "type": "memgraph_plugin.apply",
@@ -229,9 +241,10 @@ def _decision_in(state: MemoryState) -> Decision:
         operations=tuple(operations_from(state.get("operations", []))),
         rejected=tuple(receipts_from(state.get("rejected", []))),
         policy=state.get("policy", ""),
+        held=tuple(held_from(state.get("held", []))),
     )
 
 
 def _written(receipts: Sequence[Receipt]) -> dict[str, list[Plain]]:
     # What was decided is emptied, or a later turn that decides nothing would apply it again.
-    return {"receipts": plain_receipts(receipts), "operations": [], "rejected": []}
+    return {"receipts": plain_receipts(receipts), "operations": [], "rejected": [], "held": []}

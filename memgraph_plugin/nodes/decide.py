@@ -18,6 +18,7 @@ from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
 from memgraph_plugin.memalpha.policies import DecidingPolicy, Policy
 from memgraph_plugin.memalpha.policies import Decision as Proposed
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.memalpha.sameness import without_near_duplicates
 from memgraph_plugin.memalpha.validation import name_of, refusal, validate
 from memgraph_plugin.nodes.forget import is_private
@@ -29,11 +30,23 @@ from memgraph_plugin.state import (
     MemoryState,
     Pending,
     operations_from,
+    plain_held,
     plain_operations,
     plain_pending,
     plain_receipts,
 )
-from memgraph_plugin.types import Delete, Hit, Insert, Memory, MemoryKind, Operation, Receipt, Turn, Update
+from memgraph_plugin.types import (
+    Delete,
+    Held,
+    Hit,
+    Insert,
+    Memory,
+    MemoryKind,
+    Operation,
+    Receipt,
+    Turn,
+    Update,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,21 +73,31 @@ Approval: TypeAlias = Collection[str] | Callable[[Operation, Memory | None], boo
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What is to be applied, what was refused and why, who decided, and what waits for a human's approval."""
+    """What is to be applied, what was refused and why, who decided, what waits for a human's approval, and
+    what of the refused is to be held."""
 
     operations: tuple[Operation, ...] = ()
     rejected: tuple[Receipt, ...] = ()
     policy: str = ""
     pending: tuple[Pending, ...] = ()
+    held: tuple[Held, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Deciding:
-    """How it is decided: `k` similar memories and the blocks `core` are shown; `approve` names what waits."""
+    """How it is decided.
+
+    Args:
+        k: similar memories that are shown.
+        core: the blocks of the profile.
+        approve: which operations wait for a human.
+        safety: what is done with instructions, secrets and personal data that would become memories.
+    """
 
     k: int = 20
     core: Sequence[CoreBlock] = (PROFILE,)
     approve: Approval = ()
+    safety: Safety = SAFETY
 
 
 DECIDING = Deciding()
@@ -87,22 +110,24 @@ def decide(
     namespace: Sequence[str] | None = None,
     core: Sequence[CoreBlock] = (PROFILE,),
     approve: Approval = (),
+    safety: Safety = SAFETY,
 ) -> RunnableLambda[MemoryState, dict[str, Any]]:
     """A node that decides what the newest exchange changes, in view of similar memories and the newest.
 
     The policy sees what the user and the assistant said, never what was recalled for the answer. One that
     raises is logged, and `RulePolicy` decides in its place. What `approve` names is not among the operations
-    but among those that the node `approve` asks about; what nobody answered before the next turn lapses.
+    but among those that the node `approve` asks about; what nobody answered before the next turn lapses. What
+    `safety` holds back waits in quarantine.
 
     Reads: messages, pending.
-    Writes: operations, rejected, policy, pending.
+    Writes: operations, rejected, held, policy, pending.
     Paper: Mem-alpha (arXiv 2509.25911); departs from it: similar memories are shown, not the newest alone.
 
     Raises (when it runs):
         ConfigurationError, MissingNamespaceError: as `retrieve`.
         StoreError: the similar memories could not be read; deciding without them would write twice.
     """
-    source, how = policy_source(policy), Deciding(k, core, approve)
+    source, how = policy_source(policy), Deciding(k, core, approve, safety)
 
     def decide_now(state: MemoryState) -> dict[str, Any]:
         scope = scope_of(get_runtime(MemoryContext), namespace=namespace)
@@ -139,11 +164,11 @@ def decide_exchange(
     )
     try:
         proposed = _unheard(policy).invoke((turns, memories))
-        decision = _settle(proposed, turns, memories)
+        decision = _settle(proposed, turns, memories, how.safety)
     except GraphBubbleUp:  # a policy that asks a human first
         raise
     except Exception as error:  # noqa: BLE001 - whatever a model's policy trips over, the turn is decided
-        decision = _by_rules(error, policy, turns, memories)
+        decision = _by_rules(error, policy, turns, memories, how.safety)
     near = {
         insert.text: scope.store.recall(scope.namespace, insert.text, k=NEAREST, kinds=(insert.kind,))
         for insert in _compared(scope, decision)
@@ -167,11 +192,11 @@ async def adecide_exchange(
     )
     try:
         proposed = await _unheard(policy).ainvoke((turns, memories))
-        decision = _settle(proposed, turns, memories)
+        decision = _settle(proposed, turns, memories, how.safety)
     except GraphBubbleUp:
         raise
     except Exception as error:  # noqa: BLE001
-        decision = _by_rules(error, policy, turns, memories)
+        decision = _by_rules(error, policy, turns, memories, how.safety)
     near = {
         insert.text: await scope.store.arecall(scope.namespace, insert.text, k=NEAREST, kinds=(insert.kind,))
         for insert in _compared(scope, decision)
@@ -189,6 +214,7 @@ def plain_decision(decision: Decision, lapsed: Sequence[Receipt] = ()) -> dict[s
     return {
         "operations": plain_operations(decision.operations),
         "rejected": plain_receipts([*lapsed, *decision.rejected]),
+        "held": plain_held(decision.held),
         "policy": decision.policy,
         "pending": plain_pending(decision.pending),
     }
@@ -224,17 +250,24 @@ def _shown(
     return [*blocks, *found.values()]
 
 
-def _settle(proposed: Proposed, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
-    validated = validate(proposed.operations, turns, memories)
-    return Decision(validated.accepted, (*proposed.rejected, *validated.rejected), proposed.policy)
+def _settle(
+    proposed: Proposed, turns: Sequence[Turn], memories: Sequence[Memory], safety: Safety
+) -> Decision:
+    validated = validate(proposed.operations, turns, memories, safety=safety)
+    return Decision(
+        validated.accepted,
+        (*proposed.rejected, *validated.rejected),
+        proposed.policy,
+        held=validated.held,
+    )
 
 
 def _by_rules(
-    error: Exception, policy: Policy, turns: Sequence[Turn], memories: Sequence[Memory]
+    error: Exception, policy: Policy, turns: Sequence[Turn], memories: Sequence[Memory], safety: Safety
 ) -> Decision:
     logger.warning("Policy %s failed (%s); the rules decide instead", policy.name, type(error).__name__)
     rules = RulePolicy()
-    return _settle(Proposed(tuple(rules.propose(turns, memories)), rules.name), turns, memories)
+    return _settle(Proposed(tuple(rules.propose(turns, memories)), rules.name), turns, memories, safety)
 
 
 def _compared(scope: Scope, decision: Decision) -> list[Insert]:

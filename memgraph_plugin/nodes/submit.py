@@ -23,6 +23,7 @@ from memgraph_plugin.errors import MemoryNotFound
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.readings import unwanted_in
+from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import (
     DECIDING,
@@ -98,6 +99,7 @@ def submit(
     *,
     namespace: Sequence[str] | None = None,
     core: Sequence[CoreBlock] = (PROFILE,),
+    safety: Safety = SAFETY,
 ) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
     """A node that stores the newest exchange word for word, and leaves to a writer what changes in memory.
 
@@ -109,7 +111,7 @@ def submit(
         ConfigurationError, MissingNamespaceError: as `retrieve`.
         StoreError: nothing was written, or the turns were and nobody will decide on them: run it again.
     """
-    source, how = policy_source(policy), Deciding(core=core)
+    source, how = policy_source(policy), Deciding(core=core, safety=safety)
 
     def submit_now(state: MemoryState) -> dict[str, list[Plain]]:
         scope = scope_of(get_runtime(MemoryContext), namespace=namespace)

@@ -13,6 +13,7 @@ from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.store.sweeper import SweptByTask
 from memgraph_plugin.types import (
     Erasure,
+    Held,
     Hit,
     Imported,
     KVRecord,
@@ -86,10 +87,10 @@ class AsyncOnly(SweptByTask):
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
-        return self._wait(
-            self.aapply(namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy)
-        )
+        options: dict[str, Any] = {"actor": actor, "policy": policy, "held": held}
+        return self._wait(self.aapply(namespace, operations, idempotency_key=idempotency_key, **options))
 
     def recall(
         self,
@@ -141,6 +142,22 @@ class AsyncOnly(SweptByTask):
         self, namespace: Namespace, batch_id: str, *, actor: str = "", idempotency_key: str | None = None
     ) -> Receipts:
         return self._wait(self.aundo(namespace, batch_id, actor=actor, idempotency_key=idempotency_key))
+
+    def quarantined(self, namespace: Namespace) -> list[Held]:
+        return self._wait(self.aquarantined(namespace))
+
+    def release(
+        self,
+        namespace: Namespace,
+        held_id: str,
+        *,
+        actor: str = "",
+        idempotency_key: str | None = None,
+    ) -> Receipts:
+        return self._wait(self.arelease(namespace, held_id, actor=actor, idempotency_key=idempotency_key))
+
+    def discard(self, namespace: Namespace, held_id: str) -> bool:
+        return self._wait(self.adiscard(namespace, held_id))
 
     def delete_namespace(self, prefix: Namespace, *, actor: str = "") -> int:
         return self._wait(self.adelete_namespace(prefix, actor=actor))

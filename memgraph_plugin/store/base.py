@@ -2,7 +2,8 @@
 
 A `MemoryStore` is a LangGraph `BaseStore` (get, put, search, delete, list_namespaces, batch) with the memory
 operations beside it: `apply`, `recall`, `history`, `as_of`, `log`, `undo`. Each has an async twin with
-LangGraph's `a` prefix. What there is of compressed memories is in `compressed_base`.
+LangGraph's `a` prefix. What there is of compressed memories is in `compressed_base`, and of the quarantine in
+`quarantine_base`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from langgraph.store.base import IndexConfig, Op, Result, ensure_embeddings
 from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.models.embeddings import load_embeddings
 from memgraph_plugin.store.compressed_base import CompressedStore
+from memgraph_plugin.store.quarantine_base import QuarantineStore
 from memgraph_plugin.types import (
     Erasure,
+    Held,
     Hit,
     Imported,
     LoggedBatch,
@@ -77,7 +80,7 @@ def embedder(index: IndexConfig | None, embeddings: str | Embeddings | None) -> 
     return None if given is None else ensure_embeddings(given)
 
 
-class MemoryStore(CompressedStore):
+class MemoryStore(CompressedStore, QuarantineStore):
     """A LangGraph store that decides nothing and forgets nothing: versions, a log, and search that finds.
 
     `embeddings` is None for a store that ranks by words alone. `search` with a query ranks as LangGraph's
@@ -95,6 +98,7 @@ class MemoryStore(CompressedStore):
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
         """Apply operations to one namespace in one transaction, and log them.
 
@@ -102,6 +106,9 @@ class MemoryStore(CompressedStore):
         `invalid_interval`) is listed as rejected and the others are applied. A batch whose `idempotency_key`
         was seen before in this namespace is not applied again: its first receipts come back with
         `replayed=True`.
+
+        What is `held` is not applied: it goes to quarantine, in the same transaction, and is rejected in the
+        receipts, behind the others. Mask secrets before: they are kept as they are.
 
         Raises:
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
@@ -268,10 +275,12 @@ class MemoryStore(CompressedStore):
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
         """Async twin of `apply`."""
+        options: dict[str, Any] = {"actor": actor, "policy": policy, "held": held}
         return await asyncio.to_thread(
-            self.apply, namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
+            self.apply, namespace, operations, idempotency_key=idempotency_key, **options
         )
 
     async def arecall(

@@ -1,9 +1,9 @@
 """Memories as lines of JSON: the form of an export, and writing it. Pure, for every store.
 
-A header says what it is and whose vectors it has; then comes every batch, by namespace and id; every version,
-by namespace, key and number, the newest with what its memory is beyond it (`current`); and a footer with the
-number of each and the SHA-256 of all lines before it, with their line feeds. Vectors are base64 of numbers of
-half precision, big-endian, as Postgres sends them.
+A header says what it is and whose vectors it has; then comes every batch, by namespace and id; what is held
+in quarantine, likewise; every version, by namespace, key and number, the newest with what its memory is
+beyond it (`current`); and a footer with the number of each and the SHA-256 of all lines before it, with their
+line feeds. Vectors are base64 of numbers of half precision, big-endian, as Postgres sends them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from memgraph_plugin import __version__
+from memgraph_plugin.store.held import Quarantined, plain_operation
 from memgraph_plugin.store.journal import Change, Row
 from memgraph_plugin.types import LoggedBatch, Memory, Namespace
 
@@ -47,6 +48,10 @@ class Versioned:
     ttl: float | None = None
 
 
+Exported: TypeAlias = Logged | Quarantined | Versioned
+"""What a line of an export says, between header and footer."""
+
+
 @dataclass(frozen=True, slots=True)
 class Header:
     """`model` is name and dimension of what made the vectors of where it comes from."""
@@ -56,7 +61,7 @@ class Header:
 
 
 def lines_of(
-    entries: Iterable[Logged | Versioned], header: Header, schema: int | None, *, vectors: bool
+    entries: Iterable[Exported], header: Header, schema: int | None, *, vectors: bool
 ) -> Iterator[str]:
     """An export of these entries, which come in its order."""
     writer = Writer()
@@ -71,7 +76,7 @@ class Writer:
 
     def __init__(self) -> None:
         self._sum = hashlib.sha256()
-        self._counts = {"batches": 0, "versions": 0, "memories": 0}
+        self._counts = {"batches": 0, "held": 0, "versions": 0, "memories": 0}
 
     def header(self, header: Header, schema: int | None, *, vectors: bool) -> str:
         model = {"name": header.model[0], "dimension": header.model[1]} if header.model else None
@@ -87,10 +92,13 @@ class Writer:
         }
         return self._line(about, sort=False)
 
-    def entry(self, entry: Logged | Versioned, *, vectors: bool) -> str:
+    def entry(self, entry: Exported, *, vectors: bool) -> str:
         if isinstance(entry, Logged):
             self._counts["batches"] += 1
             return self._line({"batch": _batch_json(entry)})
+        if isinstance(entry, Quarantined):
+            self._counts["held"] += 1
+            return self._line({"held": _held_json(entry)})
         self._counts["versions"] += 1
         self._counts["memories"] += entry.change.row is not None
         return self._line({"version": _version_json(entry, vectors=vectors)})
@@ -104,9 +112,12 @@ class Writer:
         return line
 
 
-def history_digest(entry: Logged | Versioned) -> int:
+def history_digest(entry: Exported) -> int:
     """A number for an entry of a namespace's history. Their sum stands for all of it, in any order."""
-    content = _batch_json(entry) if isinstance(entry, Logged) else _version_json(entry, vectors=False)
+    if isinstance(entry, Versioned):
+        content = _version_json(entry, vectors=False)
+    else:
+        content = _held_json(entry) if isinstance(entry, Quarantined) else _batch_json(entry)
     content.pop("current", None)  # a time to live may have been renewed since
     return int.from_bytes(hashlib.sha256(_dumped(content).encode()).digest())
 
@@ -130,6 +141,19 @@ def _batch_json(entry: Logged) -> Json:
         "policy": batch.policy,
         "receipts": [asdict(receipt) for receipt in batch.receipts],
         "recorded_at": _moment_json(batch.recorded_at),
+    }
+
+
+def _held_json(entry: Quarantined) -> Json:
+    held = entry.held
+    return {
+        "namespace": list(entry.namespace),
+        "id": held.id,
+        "operation": plain_operation(held.operation),
+        "code": held.code,
+        "reason": held.reason,
+        "policy": held.policy,
+        "recorded_at": _moment_json(held.recorded_at),
     }
 
 

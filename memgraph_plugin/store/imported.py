@@ -16,10 +16,20 @@ from langgraph.store.base import InvalidNamespaceError
 
 from memgraph_plugin.errors import InvalidExport, InvalidValue
 from memgraph_plugin.store import storable
-from memgraph_plugin.store.exported import FORMAT, NUMBER, Header, Json, Logged, Versioned, half_vector
+from memgraph_plugin.store.exported import (
+    FORMAT,
+    NUMBER,
+    Exported,
+    Header,
+    Json,
+    Logged,
+    Versioned,
+    half_vector,
+)
+from memgraph_plugin.store.held import Quarantined, storable_held, write_from
 from memgraph_plugin.store.journal import Change, Row
 from memgraph_plugin.tokens import estimate_tokens
-from memgraph_plugin.types import LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, UpdateMode
+from memgraph_plugin.types import Held, LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, UpdateMode
 
 
 class Reader:
@@ -33,11 +43,11 @@ class Reader:
         self.header: Header | None = None
         self.number = 0
         self._sum = hashlib.sha256()
-        self._counts = {"batches": 0, "versions": 0, "memories": 0}
+        self._counts = {"batches": 0, "held": 0, "versions": 0, "memories": 0}
         self._last: tuple[Any, ...] = ()
         self._ended = False
 
-    def read(self, line: str) -> Logged | Versioned | None:
+    def read(self, line: str) -> Exported | None:
         """One line; what stands in it, None for header and footer."""
         self.number += 1
         try:
@@ -59,7 +69,7 @@ class Reader:
         if not self._ended:
             raise InvalidExport(f"It breaks off after line {self.number}: no end. Nothing was imported.")
 
-    def _read(self, line: str) -> Logged | Versioned | None:
+    def _read(self, line: str) -> Exported | None:
         content = _loaded(line)
         if self.header is None:
             self.header = _header_of(content)
@@ -70,6 +80,13 @@ class Reader:
                 self._follow(("batch", ".".join(logged.namespace), logged.batch.batch_id), logged.namespace)
                 self._counts["batches"] += 1
                 return logged
+            case {"held": dict() as held, **rest} if not rest:
+                quarantined = _held_of(held)
+                self._follow(
+                    ("held", ".".join(quarantined.namespace), quarantined.held.id), quarantined.namespace
+                )
+                self._counts["held"] += 1
+                return quarantined
             case {"version": dict() as version, **rest} if not rest:
                 versioned = _versioned_of(version)
                 self._follow_version(versioned)
@@ -132,13 +149,27 @@ def _logged_of(content: Json) -> Logged:
     _only(content, "namespace id idempotency_key actor policy receipts recorded_at")
     storable.check_batch(content["idempotency_key"], content["actor"], content["policy"])
     batch = LoggedBatch(
-        batch_id=_batch_id(content["id"]),
+        batch_id=_uuid(content["id"], "id"),
         receipts=tuple(_receipt_of(each) for each in content["receipts"]),
         recorded_at=_required(content["recorded_at"]),
         actor=content["actor"],
         policy=content["policy"],
     )
     return Logged(_namespace(content["namespace"]), batch, content["idempotency_key"])
+
+
+def _held_of(content: Json) -> Quarantined:
+    _only(content, "namespace id operation code reason policy recorded_at")
+    namespace = _namespace(content["namespace"])
+    held = Held(
+        operation=write_from(content["operation"]),
+        code=content["code"],
+        reason=content["reason"],
+        id=_uuid(content["id"], "id"),
+        policy=content["policy"],
+        recorded_at=_required(content["recorded_at"]),
+    )
+    return Quarantined(namespace, storable_held(namespace, [held])[0])
 
 
 def _receipt_of(content: Json) -> Receipt:
@@ -188,7 +219,7 @@ def _versioned_of(content: Json) -> Versioned:
         mode=mode,
         reason=content["reason"],
         evidence=evidence,
-        batch_id=_batch_id(content["batch"]),
+        batch_id=_uuid(content["batch"], "batch"),
         recorded_at=at,
         restores=restores,
     )
@@ -253,9 +284,9 @@ def _namespace(labels: Any) -> Namespace:
     return tuple(labels)
 
 
-def _batch_id(text: Any) -> str:
+def _uuid(text: Any, place: str) -> str:
     if str(uuid.UUID(text)) != text:
-        raise InvalidValue("has a batch whose id is no UUID")
+        raise InvalidValue(f"{place} is no UUID")
     return str(text)
 
 

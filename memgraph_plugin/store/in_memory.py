@@ -31,9 +31,11 @@ from memgraph_plugin.store.base import SearchConfig, embedder, search_ranking
 from memgraph_plugin.store.compressed_in_memory import InMemoryCompressed
 from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, nearest, ranked
 from memgraph_plugin.store.exported import Logged
+from memgraph_plugin.store.held import Quarantined, storable_held
 from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
 from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
 from memgraph_plugin.store.portability_in_memory import InMemoryPortability
+from memgraph_plugin.store.quarantine_in_memory import InMemoryHolding
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.storable import (
     check_batch,
@@ -46,6 +48,7 @@ from memgraph_plugin.store.storable import (
 from memgraph_plugin.store.table import Table
 from memgraph_plugin.types import (
     Delete,
+    Held,
     Hit,
     LoggedBatch,
     Memory,
@@ -56,7 +59,7 @@ from memgraph_plugin.types import (
 )
 
 
-class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability):
+class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InMemoryPortability):
     """A `MemoryStore` in this process's memory; safe to share between threads and event loops.
 
     Args:
@@ -105,13 +108,16 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability)
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        held = storable_held(namespace, held)
         check_batch(idempotency_key, actor, policy)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = self._embed(texts_to_embed(operations, None), self._probe())
-        batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, actor=actor, policy=policy)
+        who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, **who)
         return self._apply(batch, operations)
 
     async def aapply(
@@ -122,13 +128,16 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability)
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        held = storable_held(namespace, held)
         check_batch(idempotency_key, actor, policy)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = await self._aembed(texts_to_embed(operations, None), self._probe())
-        batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, actor=actor, policy=policy)
+        who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, **who)
         return self._apply(batch, operations)
 
     def recall(
@@ -255,6 +264,10 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryCompressed, InMemoryPortability)
         current = {key: entry.row for key, entry in entries.items() if entry}
         newest = {key: self._table.newest_version(batch.namespace, key) for key in keys}
         made = plan(batch, operations, current, newest)
+        if batch.releases is not None and made.changes:
+            self._let_go(batch.namespace, batch.releases)
+        for held in made.held:
+            self._table.hold(Quarantined(batch.namespace, held))
         for change in made.changes:
             entry = entry_of(change.row, change.embedding) if change.row else None
             self._table.write(batch.namespace, change.version, entry)

@@ -14,10 +14,12 @@ from typing import Any, Literal, TypeAlias
 from langgraph.store.base import PutOp
 
 from memgraph_plugin.errors import EmbeddingMismatch
+from memgraph_plugin.store.held import noted, refused
 from memgraph_plugin.store.storable import text_of_put
 from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import (
     Delete,
+    Held,
     Insert,
     Memory,
     MemoryVersion,
@@ -43,7 +45,10 @@ REJECTIONS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """One call of `apply`, or what a LangGraph batch puts into one namespace."""
+    """One call of `apply`, or what a LangGraph batch puts into one namespace.
+
+    `held` goes to quarantine; `releases` is the id of what leaves it, where that is applied.
+    """
 
     namespace: Namespace
     language: str
@@ -52,6 +57,8 @@ class Batch:
     idempotency_key: str | None = None
     actor: str = ""
     policy: str = ""
+    held: tuple[Held, ...] = ()
+    releases: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -115,6 +122,7 @@ Step: TypeAlias = Operation | PutOp | Undo
 class Plan:
     receipts: tuple[Receipt, ...]
     changes: tuple[Change, ...]
+    held: tuple[Held, ...] = ()
 
 
 def plan(
@@ -123,7 +131,7 @@ def plan(
     current: Mapping[str, Row],
     newest: Mapping[str, int],
 ) -> Plan:
-    """What becomes of each operation.
+    """What becomes of each operation; what the batch holds has its receipts behind them.
 
     Args:
         current: the rows that the operations name, by key; an expired one counts as gone.
@@ -141,7 +149,8 @@ def plan(
             changes.append(change)
         if receipt.key is not None:
             seen.add(receipt.key)
-    return Plan(tuple(receipts), tuple(changes))
+    held = noted(batch.held, batch.policy, batch.now)
+    return Plan((*receipts, *map(refused, held)), tuple(changes), held)
 
 
 def named_keys(operations: Iterable[Step]) -> list[str]:

@@ -10,7 +10,8 @@ from contextlib import closing
 from memgraph_plugin.errors import StoreError
 from memgraph_plugin.store import records, schema
 from memgraph_plugin.store.database import Conn, Database, Record
-from memgraph_plugin.store.exported import Header, Logged, Versioned, Writer, history_digest
+from memgraph_plugin.store.exported import Exported, Header, Logged, Versioned, Writer, history_digest
+from memgraph_plugin.store.held import Quarantined
 from memgraph_plugin.store.sealing import Sealer
 from memgraph_plugin.store.spool import Spool, missing_batch, spool
 from memgraph_plugin.store.storable import check_prefix
@@ -59,7 +60,7 @@ class Portability(SweptByThread):
 
 def _entries(
     database: Database, conn: Conn, namespace: Namespace, scope: str, vectors: bool = False
-) -> Generator[Logged | Versioned]:
+) -> Generator[Exported]:
     """Everything in scope, in the order of an export."""
     where = {"namespace": records.encode(namespace), "vectors": vectors}
     if strays := database.fetch_in(conn, "memory_without_version", where, scope):
@@ -70,6 +71,9 @@ def _entries(
     with closing(database.stream_in(conn, "exported_batches", where, scope)) as batches:
         for record in batches:
             yield records.batch_of(record)
+    with closing(database.stream_in(conn, "exported_quarantine", where, scope)) as held:
+        for record in held:
+            yield records.quarantined_of(record)
     with closing(database.stream_in(conn, "exported_versions", where, scope)) as versions:
         for record in versions:
             yield records.versioned_of(record)
@@ -87,26 +91,34 @@ def import_spooled(database: Database, spool: Spool, sealer: Sealer | None, mode
     def write(conn: Conn) -> Imported:
         held = _held(database, conn, spool)
         database.look_at(conn, about, records.scope_of(prefix))
-        batches = versions = memories = skipped = 0
+        batches = versions = memories = waiting = skipped = 0
         for chunk in spool.chunks():
             new = [entry for entry in chunk if entry.namespace not in held]
-            made = [records.sealed_entry(sealer, entry) for entry in new]
+            held_back = [entry for entry in new if isinstance(entry, Quarantined)]
+            made = [records.sealed_entry(sealer, e) for e in new if not isinstance(e, Quarantined)]
+            waits = [records.quarantine_row(sealer, each.namespace, each.held) for each in held_back]
             logged = [records.batch_row(entry) for entry in made if isinstance(entry, Logged)]
             changed = [entry for entry in made if isinstance(entry, Versioned)]
             rows = [records.memory_row(entry.change, layout) for entry in changed if entry.change.row]
             lines = [records.versioned_row(entry) for entry in changed]
             database.copy_in(conn, "copy_batch", records.BATCH_TYPES, logged)
+            database.write_in(conn, "hold", waits)
             if model is not None and rows:  # after the batches, which whoever changes the model waits for
                 found = database.fetch_in(conn, "embedding_model", {})
                 refuse_other(model_of(found[0]), model)
             database.copy_in(conn, "copy_memory", records.memory_types(layout), rows)
             database.copy_in(conn, "copy_version", records.VERSION_TYPES, lines)
             batches, versions, memories = batches + len(logged), versions + len(lines), memories + len(rows)
-            skipped += len(chunk) - len(new)
+            waiting, skipped = waiting + len(held_back), skipped + len(chunk) - len(new)
         for stray in _asked(database, conn, "version_without_batch", spool):
             raise missing_batch(records.decode(stray["namespace"]), stray["key"])
         return Imported(
-            batches=batches, versions=versions, memories=memories, skipped=skipped, embedded=spool.embedded
+            batches=batches,
+            versions=versions,
+            memories=memories,
+            held=waiting,
+            skipped=skipped,
+            embedded=spool.embedded,
         )
 
     return database.transaction(write)

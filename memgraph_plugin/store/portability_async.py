@@ -10,7 +10,8 @@ from memgraph_plugin.errors import StoreError
 from memgraph_plugin.store import records, schema
 from memgraph_plugin.store.async_only import AsyncOnly
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
-from memgraph_plugin.store.exported import Header, Logged, Versioned, Writer, history_digest
+from memgraph_plugin.store.exported import Exported, Header, Logged, Versioned, Writer, history_digest
+from memgraph_plugin.store.held import Quarantined
 from memgraph_plugin.store.sealing import Sealer
 from memgraph_plugin.store.spool import Spool, aspool, missing_batch
 from memgraph_plugin.store.storable import check_prefix
@@ -58,7 +59,7 @@ class AsyncPortability(AsyncOnly):
 
 async def _entries(
     database: AsyncDatabase, conn: AsyncConn, namespace: Namespace, scope: str, vectors: bool = False
-) -> AsyncGenerator[Logged | Versioned]:
+) -> AsyncGenerator[Exported]:
     """Everything in scope, in the order of an export."""
     where = {"namespace": records.encode(namespace), "vectors": vectors}
     if strays := await database.fetch_in(conn, "memory_without_version", where, scope):
@@ -69,6 +70,9 @@ async def _entries(
     async with aclosing(database.stream_in(conn, "exported_batches", where, scope)) as batches:
         async for record in batches:
             yield records.batch_of(record)
+    async with aclosing(database.stream_in(conn, "exported_quarantine", where, scope)) as held:
+        async for record in held:
+            yield records.quarantined_of(record)
     async with aclosing(database.stream_in(conn, "exported_versions", where, scope)) as versions:
         async for record in versions:
             yield records.versioned_of(record)
@@ -88,26 +92,34 @@ async def import_spooled(
     async def write(conn: AsyncConn) -> Imported:
         held = await _held(database, conn, spool)
         await database.look_at(conn, about, records.scope_of(prefix))
-        batches = versions = memories = skipped = 0
+        batches = versions = memories = waiting = skipped = 0
         for chunk in spool.chunks():
             new = [entry for entry in chunk if entry.namespace not in held]
-            made = [records.sealed_entry(sealer, entry) for entry in new]
+            held_back = [entry for entry in new if isinstance(entry, Quarantined)]
+            made = [records.sealed_entry(sealer, e) for e in new if not isinstance(e, Quarantined)]
+            waits = [records.quarantine_row(sealer, each.namespace, each.held) for each in held_back]
             logged = [records.batch_row(entry) for entry in made if isinstance(entry, Logged)]
             changed = [entry for entry in made if isinstance(entry, Versioned)]
             rows = [records.memory_row(entry.change, layout) for entry in changed if entry.change.row]
             lines = [records.versioned_row(entry) for entry in changed]
             await database.copy_in(conn, "copy_batch", records.BATCH_TYPES, logged)
+            await database.write_in(conn, "hold", waits)
             if model is not None and rows:  # after the batches, which whoever changes the model waits for
                 found = await database.fetch_in(conn, "embedding_model", {})
                 refuse_other(model_of(found[0]), model)
             await database.copy_in(conn, "copy_memory", records.memory_types(layout), rows)
             await database.copy_in(conn, "copy_version", records.VERSION_TYPES, lines)
             batches, versions, memories = batches + len(logged), versions + len(lines), memories + len(rows)
-            skipped += len(chunk) - len(new)
+            waiting, skipped = waiting + len(held_back), skipped + len(chunk) - len(new)
         for stray in await _asked(database, conn, "version_without_batch", spool):
             raise missing_batch(records.decode(stray["namespace"]), stray["key"])
         return Imported(
-            batches=batches, versions=versions, memories=memories, skipped=skipped, embedded=spool.embedded
+            batches=batches,
+            versions=versions,
+            memories=memories,
+            held=waiting,
+            skipped=skipped,
+            embedded=spool.embedded,
         )
 
     return await database.transaction(write)

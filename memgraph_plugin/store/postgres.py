@@ -30,6 +30,7 @@ from memgraph_plugin.store.compressed import Compressed
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database import Conn, Database, Record
 from memgraph_plugin.store.forgetting import Forgetting
+from memgraph_plugin.store.held import storable_held
 from memgraph_plugin.store.indexes import Indexes
 from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import (
@@ -45,6 +46,7 @@ from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past import Past
 from memgraph_plugin.store.portability import Portability
+from memgraph_plugin.store.quarantine import Holding
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.searching import Searching
@@ -56,7 +58,7 @@ from memgraph_plugin.store.storable import (
 )
 from memgraph_plugin.store.upkeep import Upkeep
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
-from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
+from memgraph_plugin.types import Held, Hit, MemoryKind, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -70,7 +72,7 @@ class PoolConfig(TypedDict, total=False):
     kwargs: dict[str, Any]
 
 
-class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Compressed):
+class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Holding, Compressed):
     """A `MemoryStore` on Postgres with pgvector.
 
         with PostgresMemoryStore("postgresql://...", embeddings=...) as store:
@@ -187,16 +189,17 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Comp
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        held = storable_held(namespace, held)
         check_batch(idempotency_key, actor, policy)
         self._open()
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
             return replayed
-        return self._commit(
-            namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
-        )
+        who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        return self._commit(namespace, operations, idempotency_key=idempotency_key, **who)
 
     def recall(
         self,
@@ -308,6 +311,7 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Comp
             refuse_other((opened[0]["model"], opened[0]["dimension"]), self._model or ("", 0))
         stored = sealed(self._sealer, head["namespace"], made)
         self._write(conn, batch, stored)
+        self._hold(conn, batch, made)
         self._database.fetch_in(
             conn, "close_batch", {**head, "receipts": records.receipts_json(stored.receipts)}
         )

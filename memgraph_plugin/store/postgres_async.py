@@ -29,6 +29,7 @@ from memgraph_plugin.store.compressed_async import AsyncCompressed
 from memgraph_plugin.store.connection import leaves_when_forked, pool_options
 from memgraph_plugin.store.database_async import AsyncConn, AsyncDatabase, Record
 from memgraph_plugin.store.forgetting_async import AsyncForgetting
+from memgraph_plugin.store.held import storable_held
 from memgraph_plugin.store.indexes_async import AsyncIndexes
 from memgraph_plugin.store.indexing import THRESHOLD
 from memgraph_plugin.store.journal import (
@@ -44,6 +45,7 @@ from memgraph_plugin.store.kv_files import KVFiles
 from memgraph_plugin.store.layout import VectorType
 from memgraph_plugin.store.past_async import AsyncPast
 from memgraph_plugin.store.portability_async import AsyncPortability
+from memgraph_plugin.store.quarantine_async import AsyncHolding
 from memgraph_plugin.store.ranking import unit, within_budget
 from memgraph_plugin.store.sealing import Sealer, sealed
 from memgraph_plugin.store.searching_async import AsyncSearching
@@ -55,7 +57,7 @@ from memgraph_plugin.store.storable import (
 )
 from memgraph_plugin.store.upkeep_async import AsyncUpkeep
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
-from memgraph_plugin.types import Hit, MemoryKind, Namespace, Operation, Receipts
+from memgraph_plugin.types import Held, Hit, MemoryKind, Namespace, Operation, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -70,7 +72,7 @@ class PoolConfig(TypedDict, total=False):
 
 
 class AsyncPostgresMemoryStore(
-    AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForgetting, AsyncPortability, AsyncCompressed
+    AsyncSearching, AsyncPast, AsyncUpkeep, AsyncForgetting, AsyncPortability, AsyncHolding, AsyncCompressed
 ):
     """A `MemoryStore` on Postgres with pgvector.
 
@@ -192,16 +194,17 @@ class AsyncPostgresMemoryStore(
         idempotency_key: str | None = None,
         actor: str = "",
         policy: str = "",
+        held: Sequence[Held] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
+        held = storable_held(namespace, held)
         check_batch(idempotency_key, actor, policy)
         await self._open()
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
             return replayed
-        return await self._commit(
-            namespace, operations, idempotency_key=idempotency_key, actor=actor, policy=policy
-        )
+        who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        return await self._commit(namespace, operations, idempotency_key=idempotency_key, **who)
 
     async def arecall(
         self,
@@ -315,6 +318,7 @@ class AsyncPostgresMemoryStore(
             refuse_other((opened[0]["model"], opened[0]["dimension"]), self._model or ("", 0))
         stored = sealed(self._sealer, head["namespace"], made)
         await self._write(conn, batch, stored)
+        await self._hold(conn, batch, made)
         await self._database.fetch_in(
             conn, "close_batch", {**head, "receipts": records.receipts_json(stored.receipts)}
         )

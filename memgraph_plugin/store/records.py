@@ -15,14 +15,16 @@ from psycopg.types.json import Jsonb
 
 from memgraph_plugin.store.exported import Logged, Versioned, half_vector
 from memgraph_plugin.store.filters import to_jsonpath
+from memgraph_plugin.store.held import Quarantined, plain_operation, write_from
 from memgraph_plugin.store.journal import Batch, Change, Line, Plan, Row
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.ranking import unit
-from memgraph_plugin.store.sealing import Sealer, sealed
+from memgraph_plugin.store.sealing import Sealer, sealed, sealed_held
 from memgraph_plugin.store.visibility import EVERYTHING
 from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import (
     Erasure,
+    Held,
     Hit,
     LoggedBatch,
     Memory,
@@ -229,6 +231,25 @@ def versioned_of(record: Record) -> Versioned:
         vector = half_vector(record["vector"]) if record["vector"] else None
         change = replace(change, row=row, embedding=vector)
     return Versioned(decode(record["namespace"]), change, line.language, line.ttl)
+
+
+def quarantined_of(record: Record) -> Quarantined:
+    held = Held(
+        operation=write_from(record["operation"]),
+        code=record["code"],
+        reason=record["reason"],
+        id=str(record["id"]),
+        policy=record["policy"],
+        recorded_at=_utc(record["recorded_at"]),
+    )
+    return Quarantined(decode(record["namespace"]), held)
+
+
+def quarantine_row(sealer: Sealer | None, namespace: Namespace, held: Held) -> tuple[Any, ...]:
+    """The parameters of `hold`, in its order, as the database is to see them."""
+    encoded = encode(namespace)
+    operation, reason = sealed_held(sealer, encoded, held.id, plain_operation(held.operation), held.reason)
+    return (encoded, uuid.UUID(held.id), Jsonb(operation), held.code, reason, held.policy, held.recorded_at)
 
 
 def sealed_entry(sealer: Sealer | None, entry: Logged | Versioned) -> Logged | Versioned:

@@ -27,11 +27,13 @@ _FIRST = {
     "after_key": "",
     "after_version": 0,
     "after_batch": "00000000-0000-0000-0000-000000000000",
+    "after_id": "00000000-0000-0000-0000-000000000000",
 }
 _TABLES = (
     ("memories_to_seal", "seal_memory"),
     ("versions_to_seal", "seal_version"),
     ("batches_to_seal", "seal_batch"),
+    ("held_to_seal", "seal_held"),
 )
 
 
@@ -137,12 +139,13 @@ def _pages(conn: psycopg.Connection[dict[str, Any]], statement: Any) -> Iterator
             "after_key": last.get("key"),
             "after_version": last.get("version"),
             "after_batch": last.get("batch_id"),
+            "after_id": last.get("id"),
         }
 
 
 def _parameters(record: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     row = {**record, **new}
     return {
-        name: Jsonb(content) if name in ("value", "receipts") and content is not None else content
+        name: Jsonb(content) if isinstance(content, dict) or name == "receipts" else content
         for name, content in row.items()
     }

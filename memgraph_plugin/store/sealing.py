@@ -1,6 +1,7 @@
 """Memories that the database cannot read: what was said is encrypted before it leaves this process.
 
-Sealed are the text and value of every memory and version, and the reasons in the log. Readable stay
+Sealed are the text and value of every memory and version, the reasons in the log, and what is held in
+quarantine. Readable stay
 namespaces, keys, sessions, sources, evidence, times, numbers of tokens, and the vectors, which let a text be
 guessed at. A sealed store searches by vectors alone: the database has no words to match and no values to
 filter by.
@@ -142,6 +143,8 @@ def opened(sealer: Sealer | None, record: dict[str, Any], namespace: str | None)
     if isinstance(value, dict) and SEALED in value:
         said = json.loads(opened_bytes(sealer, f"{namespace}\0{record['key']}", value[SEALED]))
         changed = {"text": said["text"], "value": said["value"]}
+    if isinstance(held := record.get("operation"), dict):
+        changed["operation"] = opened_header(sealer, f"{namespace}\0{record['id']}", held)
     if _is_sealed(record.get("reason")):
         changed["reason"] = _opened_text(sealer, record["reason"], namespace)
     if any(_is_sealed(receipt.get("reason")) for receipt in record.get("receipts") or ()):
@@ -150,6 +153,15 @@ def opened(sealer: Sealer | None, record: dict[str, Any], namespace: str | None)
             for receipt in record["receipts"]
         ]
     return {**record, **changed} if changed else record
+
+
+def sealed_held(
+    sealer: Sealer | None, namespace: str, id_: str, operation: Mapping[str, Any], reason: str
+) -> tuple[Mapping[str, Any], str]:
+    """An operation that is held, and why, as the database is to see them."""
+    if sealer is None:
+        return operation, reason
+    return sealed_header(sealer, f"{namespace}\0{id_}", operation), _sealed_text(sealer, namespace, reason)
 
 
 def sealed_header(sealer: Sealer | None, bound_to: str, header: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -199,6 +211,8 @@ def resealed(sealer: Sealer, record: dict[str, Any]) -> dict[str, Any] | None:
     if plain.get("value") is not None:
         said = _sealed_said(sealer, namespace, plain["key"], plain["text"], plain["value"])
         changed = {"text": "", "value": said}
+    if isinstance(held := plain.get("operation"), dict):
+        changed["operation"] = sealed_header(sealer, f"{namespace}\0{plain['id']}", held)
     if "reason" in plain:
         changed["reason"] = _sealed_text(sealer, namespace, plain["reason"])
     if "receipts" in plain:
@@ -213,6 +227,8 @@ def _sealed_parts(record: dict[str, Any]) -> Iterator[str]:
     """Each part that is to be sealed, as `Sealer.is_current` takes it; empty where it is not sealed."""
     if record.get("value") is not None:
         yield record["value"].get(SEALED, "")
+    if isinstance(held := record.get("operation"), dict):
+        yield held.get(SEALED, "")
     reasons = [record.get("reason"), *(receipt["reason"] for receipt in record.get("receipts") or ())]
     yield from (
         reason.removeprefix(f"{SEALED}:") if _is_sealed(reason) else "" for reason in reasons if reason

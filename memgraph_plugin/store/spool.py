@@ -11,7 +11,7 @@ from itertools import islice
 from typing import Self, TypeVar
 
 from memgraph_plugin.errors import InvalidExport, NamespaceTaken
-from memgraph_plugin.store.exported import Header, Logged, Versioned, history_digest
+from memgraph_plugin.store.exported import Exported, Header, Versioned, history_digest
 from memgraph_plugin.store.imported import Reader
 from memgraph_plugin.types import Namespace
 
@@ -106,7 +106,7 @@ class Spool:
             self._vectors.write(array("f", vectors[text]).tobytes())
         self.embedded += len(texts)
 
-    def chunks(self) -> Iterator[list[Logged | Versioned]]:
+    def chunks(self) -> Iterator[list[Exported]]:
         """Everything, in order, some at a time, with the vectors of that model."""
         self._vectors.seek(0)
         return _pages(map(self._with_vector, self._read()), ENTRIES)
@@ -137,24 +137,24 @@ class Spool:
         self._lines.seek(0)
         return iter(self._lines)
 
-    def _read(self) -> Iterator[Logged | Versioned]:
+    def _read(self) -> Iterator[Exported]:
         reader = Reader()
         yield from (entry for line in self.lines() if (entry := reader.read(line)))
 
-    def _needed(self, entry: Logged | Versioned) -> bool:
+    def _needed(self, entry: Exported) -> bool:
         if self._model is None or not _text(entry).strip():
             return False
         return self._vector(entry) is None
 
-    def _vector(self, entry: Logged | Versioned) -> Sequence[float] | None:
+    def _vector(self, entry: Exported) -> Sequence[float] | None:
         """The vector that came with it, if that is one of this model."""
-        if isinstance(entry, Logged) or self._model is None or self.header.model != self._model:
+        if not isinstance(entry, Versioned) or self._model is None or self.header.model != self._model:
             return None
         vector = entry.change.embedding
         return vector if vector is not None and len(vector) == self._model[1] else None
 
-    def _with_vector(self, entry: Logged | Versioned) -> Logged | Versioned:
-        if isinstance(entry, Logged):
+    def _with_vector(self, entry: Exported) -> Exported:
+        if not isinstance(entry, Versioned):
             return entry
         vector = self._vector(entry)
         if self._model is not None and self._needed(entry):
@@ -168,7 +168,7 @@ def missing_batch(namespace: Namespace, key: str) -> InvalidExport:
     return InvalidExport(f"A version of {key!r} in {name!r} lacks its batch. Nothing was imported.")
 
 
-def _text(entry: Logged | Versioned) -> str:
+def _text(entry: Exported) -> str:
     """What there is to be found by, of a memory as it is now."""
     return entry.change.row.memory.text if isinstance(entry, Versioned) and entry.change.row else ""
 

@@ -14,11 +14,13 @@ from typing import Any
 from langgraph.store.base import ListNamespacesOp, MatchCondition
 
 from memgraph_plugin.store.entry import Entry, entry_of
-from memgraph_plugin.store.exported import Logged, Versioned, history_digest
+from memgraph_plugin.store.exported import Exported, Logged, Versioned, history_digest
 from memgraph_plugin.store.filters import matches
+from memgraph_plugin.store.held import Quarantined
 from memgraph_plugin.store.journal import Change, Line
 from memgraph_plugin.store.spool import Spool, missing_batch
 from memgraph_plugin.types import (
+    Held,
     Imported,
     LoggedBatch,
     MemoryKind,
@@ -38,6 +40,7 @@ class Table:
         self._log: dict[Namespace, dict[str, Logged]] = {}  # by their ids, oldest first
         self._keyed: dict[tuple[Namespace, str | None], str] = {}  # ids by idempotency key
         self._expiring: dict[tuple[Namespace, str], datetime] = {}  # histories of what was deleted
+        self._quarantine: dict[Namespace, dict[str, Held]] = {}  # by their ids, oldest first
 
     def get(self, namespace: Namespace, key: str, now: datetime) -> Entry | None:
         """The entry under a key, unless it has expired."""
@@ -81,6 +84,20 @@ class Table:
             return None
         return Receipts(batch_id, self._log[namespace][batch_id].batch.receipts, replayed=True)
 
+    def hold(self, entry: Quarantined) -> None:
+        self._quarantine.setdefault(entry.namespace, {})[entry.held.id] = entry.held
+
+    def quarantined(self, namespace: Namespace) -> list[Held]:
+        """What is held in a namespace, newest first."""
+        return list(reversed(self._quarantine.get(namespace, {}).values()))
+
+    def held(self, namespace: Namespace, id_: str) -> Held | None:
+        return self._quarantine.get(namespace, {}).get(id_)
+
+    def let_go(self, namespace: Namespace, id_: str) -> bool:
+        """Hold something no more; False where it is not held."""
+        return self._quarantine.get(namespace, {}).pop(id_, None) is not None
+
     def write(self, namespace: Namespace, version: MemoryVersion, entry: Entry | None) -> None:
         """Make `entry` the current one of its key, or have none there any more; either way, log it."""
         if entry is None:
@@ -103,19 +120,25 @@ class Table:
         entries = [self._entries.pop(each) for each in self.below(prefix)]
         lines = [self._lines.pop(each) for each in [*self._lines] if _below(each, prefix)]
         batches = [self._log.pop(each) for each in [*self._log] if _below(each, prefix)]
+        held = [self._quarantine.pop(each) for each in [*self._quarantine] if _below(each, prefix)]
         self._keyed = {name: each for name, each in self._keyed.items() if not _below(name[0], prefix)}
         self._expiring = {name: each for name, each in self._expiring.items() if not _below(name[0], prefix)}
         return {
             "memory": sum(map(len, entries)),
             "memory_version": sum(len(versions) for by_key in lines for versions in by_key.values()),
             "operation_batch": sum(map(len, batches)),
+            "quarantine": sum(map(len, held)),
         }
 
-    def exported(self, prefix: Namespace) -> list[Logged | Versioned]:
+    def exported(self, prefix: Namespace) -> list[Exported]:
         """Everything in a namespace and below it, in the order of an export."""
-        found: list[Logged | Versioned] = []
+        found: list[Exported] = []
         for namespace in sorted((each for each in self._log if _below(each, prefix)), key=".".join):
             found.extend(logged for _, logged in sorted(self._log[namespace].items()))
+        for namespace in sorted((each for each in self._quarantine if _below(each, prefix)), key=".".join):
+            found.extend(
+                Quarantined(namespace, held) for _, held in sorted(self._quarantine[namespace].items())
+            )
         for namespace in sorted((each for each in self._lines if _below(each, prefix)), key=".".join):
             for key, lines in sorted(self._lines[namespace].items()):
                 found.extend(_versioned(namespace, line) for line in lines)
@@ -130,18 +153,21 @@ class Table:
         Raises:
             NamespaceTaken, InvalidExport: as `MemoryStore.import_` says.
         """
-        held = {namespace for namespace in spooled.histories if namespace in self._log}
-        for namespace in held:
+        here = {namespace for namespace in spooled.histories if namespace in self._log}
+        for namespace in here:
             entries = (each for each in self.exported(namespace) if each.namespace == namespace)
             spooled.check_held(namespace, sum(map(history_digest, entries)))
         new = Table()
-        counts = {"batches": 0, "versions": 0, "memories": 0, "skipped": 0}
+        counts = {"batches": 0, "versions": 0, "memories": 0, "held": 0, "skipped": 0}
         for entry in itertools.chain.from_iterable(spooled.chunks()):
-            if entry.namespace in held:
+            if entry.namespace in here:
                 counts["skipped"] += 1
             elif isinstance(entry, Logged):
                 counts["batches"] += 1
                 new.log(entry)
+            elif isinstance(entry, Quarantined):
+                counts["held"] += 1
+                new.hold(entry)
             else:
                 counts["versions"] += 1
                 counts["memories"] += entry.change.row is not None
@@ -149,6 +175,9 @@ class Table:
         for namespace, logged in new._log.items():
             told = sorted(logged.items(), key=lambda item: item[1].batch.recorded_at)
             self._log[namespace] = dict(told)
+        for namespace, waiting in new._quarantine.items():
+            oldest_first = sorted(waiting.items(), key=lambda item: str(item[1].recorded_at))
+            self._quarantine[namespace] = dict(oldest_first)
         self._entries |= new._entries
         self._lines |= new._lines
         self._keyed |= new._keyed

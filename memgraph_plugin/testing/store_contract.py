@@ -24,10 +24,11 @@ from memgraph_plugin.testing.forget_contract import ForgetContract
 from memgraph_plugin.testing.langgraph_contract import LangGraphContract
 from memgraph_plugin.testing.operations_contract import OperationsContract
 from memgraph_plugin.testing.portability_contract import PortabilityContract
+from memgraph_plugin.testing.quarantine_contract import QuarantineContract
 from memgraph_plugin.testing.recall_contract import RecallContract
 from memgraph_plugin.testing.time_contract import TimeContract
 from memgraph_plugin.testing.undo_contract import UndoContract
-from memgraph_plugin.types import Insert, Update
+from memgraph_plugin.types import Delete, Held, Insert, Update
 
 ADA = ("acme", "ada")
 
@@ -41,6 +42,7 @@ class StoreContract(
     ForgetContract,
     PortabilityContract,
     CompressedContract,
+    QuarantineContract,
 ):
     """Everything that a `MemoryStore` promises. `has_sync` is False for a store with async methods alone."""
 
@@ -59,6 +61,10 @@ class StoreContract(
             assert [line.version for line in store.history(ADA, "k")] == [1, 2]
             assert {memory.key for memory in store.as_of(ADA)} == {"k", "put"}
             store.undo(ADA, store.log(ADA, limit=1)[0].batch_id)
+            store.apply(ADA, [], held=[Held(operation=Delete(key=key), code="c") for key in ("k", "put")])
+            put, k = sorted(store.quarantined(ADA), key=lambda held: str(held.operation.key), reverse=True)
+            assert store.discard(ADA, put.id)
+            assert store.undo(ADA, store.release(ADA, k.id).batch_id).applied
             assert store.recall(ADA, "", valid_at=datetime.now(UTC))[0].memory.text == "owns a borzoi"
             assert store.search(ADA, query="tea")[0].key == "put"
             store.delete(ADA, "put")

@@ -23,7 +23,8 @@ WHERE l.database = (SELECT oid FROM pg_database WHERE datname = current_database
 
 -- name: no_writers
 -- Keep writers away until the transaction ends. All begin with one of these tables.
-LOCK TABLE {schema}.operation_batch, {schema}.embedding_next, {schema}.kv_memory IN SHARE ROW EXCLUSIVE MODE
+LOCK TABLE {schema}.operation_batch, {schema}.embedding_next, {schema}.kv_memory, {schema}.quarantine
+    IN SHARE ROW EXCLUSIVE MODE
 
 -- name: erase
 -- What `prefix` means, also of a column that somebody added in another collation.

@@ -11,6 +11,10 @@ LIMIT 1
 SELECT namespace, batch_id, idempotency_key, actor, policy, receipts, recorded_at
 FROM {schema}.operation_batch WHERE {scope} ORDER BY namespace, batch_id
 
+-- name: exported_quarantine
+SELECT namespace, id, operation, code, reason, policy, recorded_at
+FROM {schema}.quarantine WHERE {scope} ORDER BY namespace, id
+
 -- name: exported_versions
 -- Every version, the newest with what its memory is beyond it.
 SELECT namespace, key, version, line.batch_id, line.operation, line.mode, line.reason, line.evidence, line.kind,
@@ -27,6 +31,7 @@ SELECT asked.namespace FROM unnest(%(asked)s::text[]) AS asked (namespace)
 WHERE EXISTS (SELECT FROM {schema}.operation_batch AS b WHERE b.namespace = asked.namespace)
     OR EXISTS (SELECT FROM {schema}.memory_version AS v WHERE v.namespace = asked.namespace)
     OR EXISTS (SELECT FROM {schema}.memory AS m WHERE m.namespace = asked.namespace)
+    OR EXISTS (SELECT FROM {schema}.quarantine AS q WHERE q.namespace = asked.namespace)
 
 -- name: version_without_batch
 SELECT v.namespace, v.key FROM {schema}.memory_version AS v

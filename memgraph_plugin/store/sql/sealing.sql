@@ -26,9 +26,17 @@ WHERE (namespace, batch_id) > (%(after)s, %(after_batch)s) ORDER BY namespace, b
 UPDATE {schema}.operation_batch SET receipts = %(receipts)s
 WHERE namespace = %(namespace)s AND batch_id = %(batch_id)s
 
+-- name: held_to_seal
+SELECT namespace, id, operation, reason FROM {schema}.quarantine
+WHERE (namespace, id) > (%(after)s, %(after_id)s) ORDER BY namespace, id LIMIT %(limit)s
+
+-- name: seal_held
+UPDATE {schema}.quarantine SET operation = %(operation)s, reason = %(reason)s
+WHERE namespace = %(namespace)s AND id = %(id)s
+
 -- name: count_to_seal
 SELECT (SELECT count(*) FROM {schema}.memory) + (SELECT count(*) FROM {schema}.memory_version)
-    + (SELECT count(*) FROM {schema}.operation_batch) AS rows
+    + (SELECT count(*) FROM {schema}.operation_batch) + (SELECT count(*) FROM {schema}.quarantine) AS rows
 
 -- name: compressed_to_seal
 SELECT namespace, key, header FROM {schema}.kv_memory ORDER BY namespace, key

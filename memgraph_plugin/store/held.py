@@ -1,0 +1,114 @@
+"""Operations that wait in quarantine: what may be held, and operations as JSON. Pure, for every store."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from memgraph_plugin.errors import InvalidValue, MemoryNotFound
+from memgraph_plugin.store.storable import check_reason, check_text, storable_operations
+from memgraph_plugin.types import Delete, Held, Insert, Namespace, NoOp, Operation, Receipt, Update
+
+_ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
+    "insert": TypeAdapter(Insert),
+    "update": TypeAdapter(Update),
+    "delete": TypeAdapter(Delete),
+    "noop": TypeAdapter(NoOp),
+}
+_NAMES = {Insert: "insert", Update: "update", Delete: "delete", NoOp: "noop"}
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """What is held, and where."""
+
+    namespace: Namespace
+    held: Held
+
+
+def plain_operation(operation: Operation) -> dict[str, Any]:
+    """An operation as JSON: its fields, less those that are as by default, and its name under "operation"."""
+    name = _NAMES[type(operation)]
+    plain: dict[str, Any] = _ADAPTERS[name].dump_python(operation, mode="json", exclude_defaults=True)
+    return {"operation": name} | plain
+
+
+def operation_from(plain: Mapping[str, Any]) -> Operation:
+    """The operation that `plain_operation` wrote down.
+
+    Raises:
+        KeyError, ValueError: it is none.
+    """
+    fields = {name: field for name, field in plain.items() if name != "operation"}
+    operation: Operation = _ADAPTERS[plain["operation"]].validate_python(fields)
+    return operation
+
+
+def write_from(plain: Mapping[str, Any]) -> Insert | Update | Delete:
+    """`operation_from` of what is held.
+
+    Raises:
+        KeyError, ValueError: it is none, or one that does nothing.
+    """
+    operation = operation_from(plain)
+    if isinstance(operation, NoOp):
+        raise ValueError("holds an operation that does nothing")
+    return operation
+
+
+def storable_held(namespace: Namespace, held: Iterable[Held]) -> list[Held]:
+    """What is to be held, with values of plain JSON, copied; without vectors, which a release makes anew.
+
+    Raises:
+        InvalidNamespaceError, InvalidValue: as `MemoryStore.apply` says.
+    """
+    return [_storable(namespace, each, f"held[{i}]") for i, each in enumerate(held)]
+
+
+def _storable(namespace: Namespace, held: Held, place: str) -> Held:
+    if not isinstance(held, Held) or not isinstance(held.operation, Insert | Update | Delete):
+        raise InvalidValue(f"{place} holds no operation that could be released.")
+    check_text(held.code, f"{place}.code")
+    check_reason(held.reason, f"{place}.reason")
+    check_text(held.policy, f"{place}.policy")
+    (operation,) = storable_operations(namespace, [held.operation])
+    if isinstance(operation, Insert | Update):
+        return replace(held, operation=replace(operation, embedding=None))
+    return held
+
+
+def noted(held: Sequence[Held], policy: str, now: datetime) -> tuple[Held, ...]:
+    """What a batch of this policy holds from now on, under names of its own."""
+    return tuple(replace(each, id=str(uuid.uuid4()), policy=policy, recorded_at=now) for each in held)
+
+
+def refused(held: Held) -> Receipt:
+    """The line of what is held in the receipts of its batch."""
+    return Receipt(
+        operation=_NAMES[type(held.operation)],  # type: ignore[arg-type]
+        status="rejected",
+        key=held.operation.key,
+        code=held.code,
+        reason=held.reason,
+    )
+
+
+def checked_id(id_: str) -> str:
+    """The id of what is held, which is a UUID.
+
+    Raises:
+        MemoryNotFound: nothing can have this one.
+    """
+    try:
+        return str(uuid.UUID(id_))
+    except (ValueError, AttributeError, TypeError):
+        raise not_held(id_) from None
+
+
+def not_held(id_: str) -> MemoryNotFound:
+    return MemoryNotFound(f"Nothing is held in this namespace's quarantine under {id_!r:.80}.")
