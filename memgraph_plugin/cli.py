@@ -66,7 +66,7 @@ evaluate_app = typer.Typer(
 )
 train_app = typer.Typer(
     no_args_is_help=True,
-    help="Train what can be trained: memory tokens, and Selfmem's generator and selector.",
+    help="Train what can be trained: memory tokens, a memory policy, Selfmem's generator and selector.",
 )
 worker_app = typer.Typer()
 migrate_from_app = typer.Typer(no_args_is_help=True, help="Take over what another memory holds.")
@@ -123,6 +123,7 @@ evaluate_app.command("memory-writing")(memory_writing.memory_writing)
 
 app.add_typer(train_app, name="train")
 train_app.command("memorag")(training.memorag)
+train_app.command("memalpha")(training.memalpha)
 train_app.command("selfmem-generator")(selfmem.train_generator)
 train_app.command("selfmem-selector")(selfmem.train_selector)
 

@@ -13,7 +13,7 @@ decided on later.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 from langchain_core.language_models import BaseChatModel
@@ -99,18 +99,20 @@ def build_memory_graph(
     if selfmem is not None:
         steps["draft"] = build_draft_graph(reply_drafts(chat, system_prompt=system_prompt), selfmem).compile()
     steps["generate"] = generate(chat, system_prompt=system_prompt)
-    if remember and policy != "none" and writer is not None:
+    if remember and policy != "none":
         decider = chosen_policy(policy, chat)
-        steps["submit"] = submit(writer, decider, namespace=namespace, core=core, safety=safety)
-    elif remember:
-        if policy != "none":
-            steps["decide"] = decide(
-                chosen_policy(policy, chat), namespace=namespace, core=core, approve=approve, safety=safety
-            )
+        if writer is not None:
+            steps["submit"] = submit(writer, decider, namespace=namespace, core=core, safety=safety)
+        else:
+            steps["decide"] = decide(decider, namespace=namespace, core=core, approve=approve, safety=safety)
+    if remember and "submit" not in steps:
         steps["apply"] = apply(namespace=namespace)
     if "decide" in steps and approve:
         steps["approve"] = approve_node(namespace=namespace)
+    return _in_a_row(steps)
 
+
+def _in_a_row(steps: Mapping[str, Any]) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
     graph = StateGraph(
         MemoryState, context_schema=MemoryContext, input_schema=MemoryInput, output_schema=MemoryOutput
     )

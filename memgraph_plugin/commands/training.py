@@ -1,13 +1,24 @@
-"""Training what can be trained: memory tokens, the compressed memory's own projections."""
+"""Training what can be trained: memory tokens (the compressed memory's own projections), a memory policy."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from memgraph_plugin.commands import options
+from memgraph_plugin.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from memgraph_plugin.memalpha.environment import Environment
+    from memgraph_plugin.memalpha.episodes import Episode
+    from memgraph_plugin.memalpha.train_policy import Recipe
+    from memgraph_plugin.models.weights import Weights
+
+HELD_OUT = 100_000
+"""The seed of the first timeline that a trained policy is tested on: far from those of benchmarks."""
 
 
 def memorag(
@@ -88,4 +99,134 @@ def memorag(
     made.save(output)
     if losses:
         typer.echo(f"Loss {losses[0]:.3f} at first, {losses[-1]:.3f} at last.")
+    typer.echo(f"Written to {output}.")
+
+
+def memalpha(
+    output: Annotated[Path, typer.Option("--output", help="The folder of the adapter and its card.")],
+    talks: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Conversations to learn from (JSONL); generated ones too.", exists=True),
+    ] = None,
+    model: Annotated[
+        str, typer.Option("--model", help='A local chat model: "local:<name or path>".')
+    ] = "local:smollm2-135m-instruct",
+    timelines: Annotated[int, typer.Option("--timelines", min=0, help="Generated persons.")] = 60,
+    exchanges: Annotated[int, typer.Option("--exchanges", min=1, help="Read in one decision.")] = 2,
+    warmup: Annotated[int, typer.Option("--warmup", min=0, help="Updates that imitate.")] = 100,
+    steps: Annotated[int, typer.Option("--steps", min=0, help="Updates by reward (GRPO).")] = 100,
+    group: Annotated[int, typer.Option("--group", min=2, help="Replies to one episode.")] = 8,
+    max_tokens: Annotated[int, typer.Option("--max-tokens", min=8, help="Of a reply.")] = 128,
+    warmup_rate: Annotated[float, typer.Option("--warmup-rate")] = 5e-4,
+    rate: Annotated[float, typer.Option("--rate", help="Of GRPO.")] = 5e-5,
+    rank: Annotated[int, typer.Option("--rank", min=1, help="Of the adapter.")] = 16,
+    save_every: Annotated[int, typer.Option("--save-every", min=1, help="Updates.")] = 20,
+    test: Annotated[int, typer.Option("--test", min=1, help="Generated persons held out to test with.")] = 10,
+    seed: Annotated[int, typer.Option("--seed")] = 1,
+) -> None:
+    """Train a local model to decide what to remember: it imitates, then learns by reward (GRPO).
+
+    Tested on persons whose phrases and values were not learned from: before, between and after, and the
+    rules beside it. Checkpoints are kept in OUTPUT.training; stopped, the same command goes on.
+
+    Example: memgraph-plugin train memalpha --output policy --timelines 60 --warmup 100 --steps 100
+    """
+    try:
+        from memgraph_plugin.memalpha.train_policy import Recipe, adapted
+    except ImportError as error:
+        raise MissingExtraError("train", "Training of a memory policy") from error
+    from memgraph_plugin.memalpha.environment import Environment
+    from memgraph_plugin.memalpha.episodes import Talk, TimelineTalk, cut, read_talks
+    from memgraph_plugin.memalpha.timelines import timeline
+    from memgraph_plugin.store.in_memory import InMemoryMemoryStore
+
+    recipe = Recipe(
+        warmup=warmup,
+        warmup_rate=warmup_rate,
+        steps=steps,
+        group=group,
+        max_tokens=max_tokens,
+        rate=rate,
+        rank=rank,
+        save_every=save_every,
+        seed=seed,
+    )
+    learned: list[Talk] = [TimelineTalk(timeline(number, split="train")) for number in range(timelines)]
+    learned += [talk for path in talks or [] for talk in read_talks(path)]
+    held_out = [TimelineTalk(timeline(HELD_OUT + number)) for number in range(test)]
+    episodes = [episode for talk in learned for episode in cut(talk, exchanges=exchanges)]
+    tests = [episode for talk in held_out for episode in cut(talk, exchanges=exchanges)]
+    environment = Environment(new_store=InMemoryMemoryStore)
+    policy = adapted(options.local_weights(model), recipe)
+    card = _train_policy(policy, episodes, tests, environment, output, recipe)
+    _save_policy(policy, output, {"base": model, "timelines": timelines, "tested_from": HELD_OUT, **card})
+
+
+def _train_policy(
+    policy: Weights,
+    episodes: list[Episode],
+    tests: list[Episode],
+    environment: Environment,
+    output: Path,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Train, and measure before, between and after; what was measured before a stop is not measured again."""
+    from dataclasses import asdict
+
+    from memgraph_plugin.evaluation.policies import Scored
+    from memgraph_plugin.memalpha.episodes import digest
+    from memgraph_plugin.memalpha.rules import RulePolicy
+    from memgraph_plugin.memalpha.train_policy import decide, train
+    from memgraph_plugin.models.training import last_checkpoint
+    from memgraph_plugin.terminal import counting
+
+    folder = Path(f"{output}.training")
+    last_checkpoint(folder / "tests", f"{digest(tests)} {digest(episodes)} {recipe}")
+    scores: dict[str, Scored] = {}
+
+    def measure(stage: str) -> None:
+        kept = folder / "tests" / f"{stage}.json"
+        if kept.exists():
+            scores[stage] = Scored.from_plain(json.loads(kept.read_text("utf-8")))
+            return
+        with counting(options.console(err=True), f"tests, {stage}") as tell:
+            scores[stage] = Scored.of(tests, lambda each: decide(policy, environment, each, recipe)[1], tell)
+        kept.write_text(json.dumps(scores[stage].plain()), "utf-8")
+
+    measure("untrained")
+    with counting(options.console(err=True), f"updates, {len(episodes):,} episodes") as tell:
+        train(
+            policy, episodes, environment, folder, recipe,
+            progress=lambda done, total, _: tell(done, total), after=measure,
+        )  # fmt: skip
+    rules = RulePolicy()
+    scores["rules"] = Scored.of(tests, lambda each: environment.rewards(each, rules))
+    last = [stage for stage in scores if stage != "rules"][-1]
+    return {
+        "data": digest(episodes),
+        "episodes": len(episodes),
+        "prompt": environment.prompt,
+        "ask": environment.ask,
+        "max_tokens": recipe.max_tokens,
+        "recipe": asdict(recipe),
+        "tests": {stage: each.figures(recipe.weights) for stage, each in scores.items()},
+        "gains": {
+            f"{last} over {stage}": scores[last].gain_over(each, recipe.weights)
+            for stage, each in scores.items()
+            if stage != last
+        },
+    }
+
+
+def _save_policy(policy: Weights, output: Path, card: dict[str, Any]) -> None:
+    from memgraph_plugin.memalpha.train_policy import save
+
+    save(policy, output, card)
+    for stage, figures in card["tests"].items():
+        typer.echo(
+            f"{stage:10} reward {figures['reward']:.3f} ({figures['low']:.3f} to {figures['high']:.3f}), "
+            f"recall {figures['retrieval']:.3f}, updates {figures['update']:.3f}, harm {figures['harm']:.3f}"
+        )
+    for name, gain in card["gains"].items():
+        typer.echo(f"{name}: {gain['gain']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")
     typer.echo(f"Written to {output}.")

@@ -10,7 +10,7 @@ from memgraph_plugin.memalpha.validation import LIMITS, WRITABLE, Limits, Name
 from memgraph_plugin.prompts import SINGLE_TOOLS
 
 _FACT = ("text", "subject", "attribute", "value", "when", "importance", "evidence", "reason")
-_TAKEN: Mapping[Name, tuple[str, ...]] = {
+FIELDS: Mapping[Name, tuple[str, ...]] = {
     "insert": ("kind", "handle", *_FACT),
     "update": ("handle", "mode", *_FACT),
     "delete": ("handle", "evidence", "reason"),
@@ -37,7 +37,7 @@ def single_tools() -> list[dict[str, Any]]:
                 "description": SINGLE_TOOLS[tool],
                 "parameters": {
                     "type": "object",
-                    "properties": {name: fields[name] for name in _TAKEN[op]},
+                    "properties": {name: fields[name] for name in FIELDS[op]},
                     "required": list(_NEEDED[op]),
                     "additionalProperties": False,
                 },
@@ -64,12 +64,12 @@ def shown_schema(handles: Handles, limits: Limits = LIMITS) -> dict[str, Any]:
     fields["when"]["pattern"] = r"^\d{4}-\d{2}-\d{2}$"
     for name in ("subject", "attribute", "value", "reason"):
         fields[name]["maxLength"] = 80
-    names = [name for name in _TAKEN if memories or name not in ("update", "delete")]
+    names = [name for name in FIELDS if memories or name not in ("update", "delete")]
     forms = [
         {
             "type": "object",
             "properties": {"op": {"const": name}}
-            | {field: fields[field] for field in _TAKEN[name] if field != "handle" or memories},
+            | {field: fields[field] for field in FIELDS[name] if field != "handle" or memories},
             "required": ["op", *_NEEDED[name]],
             "additionalProperties": False,
         }

@@ -1,0 +1,81 @@
+"""A policy that `train_policy` made, at work: asked and held to the schema just as it was trained."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from memgraph_plugin.errors import ConfigurationError, MissingExtraError, ModelReplyError
+from memgraph_plugin.memalpha.environment import request
+from memgraph_plugin.memalpha.operations import Handles, parse_operations, read_json
+from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.memalpha.safety import UNCHECKED
+from memgraph_plugin.memalpha.tools import shown_schema
+from memgraph_plugin.memalpha.validation import LIMITS, Limits, validate
+from memgraph_plugin.models.rollouts import rollouts
+from memgraph_plugin.models.weights import Weights, load_weights
+from memgraph_plugin.types import Memory, NoOp, Operation, Turn
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPolicy:
+    """Decides by a trained adapter, and by `fallback` where its reply cannot be read; proposes what
+    `validate` takes. `prompt` and `ask` are those of its training."""
+
+    weights: Weights
+    prompt: str
+    ask: str
+    max_tokens: int
+    name: str = "trained"
+    limits: Limits = LIMITS
+    fallback: Policy = field(default_factory=RulePolicy)
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> TrainedPolicy:
+        """What `memgraph-plugin train memalpha` wrote.
+
+        Raises:
+            ConfigurationError: it is no such folder, or its base model is not where it was.
+            MissingExtraError: the extra `train` is not installed, which has peft.
+        """
+        try:
+            card = json.loads((folder / "card.json").read_text("utf-8"))
+            prompt, ask, most = str(card["prompt"]), str(card["ask"]), int(card["max_tokens"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigurationError(f"{folder} has no card.json of a trained policy: {error!r}") from error
+        try:
+            import peft  # noqa: F401 - transformers reads the adapter with it
+        except ImportError as error:
+            raise MissingExtraError("train", "A trained memory policy") from error
+        return cls(weights=load_weights(str(folder)), prompt=prompt, ask=ask, max_tokens=most)
+
+    def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        handles = Handles.assign(turns, memories)
+        try:
+            parsed = parse_operations(read_json(self.reply(handles)), handles, limits=self.limits)
+        except ModelReplyError as error:
+            _LOG.warning(
+                "The trained policy's reply is of no use (%s); %s decides.", error, self.fallback.name
+            )
+            return self.fallback.propose(turns, memories)
+        checked = validate(parsed.operations, turns, memories, limits=self.limits, safety=UNCHECKED)
+        return [*checked.accepted] or [NoOp()]
+
+    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        return await asyncio.to_thread(self.propose, turns, memories)
+
+    def reply(self, handles: Handles) -> str:
+        """What the model says, greedily."""
+        tokenizer = self.weights.tokenizer
+        chat = request(handles, self.limits, self.prompt, self.ask)
+        prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)
+        schema = shown_schema(handles, self.limits)
+        made = rollouts(self.weights, prompt, 1, schema, max_tokens=self.max_tokens)[0]
+        return str(tokenizer.decode(made.tokens, skip_special_tokens=True))
