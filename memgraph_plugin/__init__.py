@@ -6,8 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from memgraph_plugin.background import BackgroundWriter
+    from memgraph_plugin.consolidation import consolidate
     from memgraph_plugin.documents import read_documents
     from memgraph_plugin.documents_graph import build_documents_graph
+    from memgraph_plugin.durable import QueueWriter
     from memgraph_plugin.errors import MemgraphPluginError
     from memgraph_plugin.graph import build_memory_graph
     from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
@@ -19,7 +22,9 @@ if TYPE_CHECKING:
     from memgraph_plugin.memalpha.rules import RulePolicy
     from memgraph_plugin.memalpha.safety import Safety
     from memgraph_plugin.memalpha.shadow_policy import ShadowPolicy
+    from memgraph_plugin.memalpha.trained_policy import TrainedPolicy
     from memgraph_plugin.memorag.drafters import ChatModelDrafter, MemoryModelDrafter
+    from memgraph_plugin.memory_writer_graph import build_memory_writer_graph
     from memgraph_plugin.models.chat import load_chat_model
     from memgraph_plugin.models.embeddings import load_embeddings
     from memgraph_plugin.nodes.scope import user_namespace
@@ -54,8 +59,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "background": ("BackgroundWriter",),
+    "consolidation": ("consolidate",),
     "documents": ("read_documents",),
     "documents_graph": ("build_documents_graph",),
+    "durable": ("QueueWriter",),
     "errors": ("MemgraphPluginError",),
     "graph": ("build_memory_graph",),
     "integrations.langchain": ("MemoryMiddleware", "MemoryRetriever", "memory_tools"),
@@ -67,7 +75,9 @@ _HOMES = {
     "memalpha.rules": ("RulePolicy",),
     "memalpha.safety": ("Safety",),
     "memalpha.shadow_policy": ("ShadowPolicy",),
+    "memalpha.trained_policy": ("TrainedPolicy",),
     "memorag.drafters": ("ChatModelDrafter", "MemoryModelDrafter"),
+    "memory_writer_graph": ("build_memory_writer_graph",),
     "models.chat": ("load_chat_model",),
     "models.embeddings": ("load_embeddings",),
     "nodes.scope": ("user_namespace",),
@@ -103,6 +113,7 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
     "AsyncPostgresMemoryStore",
+    "BackgroundWriter",
     "ChatModelDrafter",
     "ChatModelPolicy",
     "Clue",
@@ -130,6 +141,7 @@ __all__ = [
     "Operation",
     "Policy",
     "PostgresMemoryStore",
+    "QueueWriter",
     "Receipt",
     "Receipts",
     "RulePolicy",
@@ -137,12 +149,15 @@ __all__ = [
     "Selfmem",
     "Settings",
     "ShadowPolicy",
+    "TrainedPolicy",
     "Turn",
     "Update",
     "aopen_store",
     "build_documents_graph",
     "build_memory_graph",
+    "build_memory_writer_graph",
     "build_selfmem_graph",
+    "consolidate",
     "draft_tool",
     "load_chat_model",
     "load_embeddings",

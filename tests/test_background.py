@@ -18,6 +18,7 @@ from memgraph_plugin.errors import StoreError
 from memgraph_plugin.graph import build_memory_graph
 from memgraph_plugin.integrations.langchain import MemoryMiddleware
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.nodes.decide import DECIDING
 from memgraph_plugin.nodes.submit import Submission, plain_submission, settle, submission_from
 from memgraph_plugin.state import MemoryContext
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
@@ -212,7 +213,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 
 def task(*given: Any, **named: Any) -> Task:
-    return Task(submission(*given, **named), InMemoryMemoryStore(), RulePolicy)
+    return Task(submission(*given, **named), InMemoryMemoryStore(), RulePolicy, DECIDING)
 
 
 def numbers(tasks: list[Task]) -> list[str]:

@@ -56,7 +56,9 @@ def test_the_help_of_every_command_teaches_by_an_example() -> None:
         "models": ["list", "pull"],
         "db": ["status", "stop"],
         "evaluate": ["locomo", "compression", "clues", "selfmem", "memory-writing"],
-        "train": ["memorag", "selfmem-generator", "selfmem-selector"],
+        "train": ["memorag", "selfmem-generator", "selfmem-selector", "memalpha"],
+        "quarantine": ["list", "release", "discard"],
+        "worker": ["failed", "replay"],
     }
     for words in [[name] for name in names if name not in groups] + [
         [g, c] for g in groups for c in groups[g]

@@ -96,7 +96,7 @@ class LinearKLSelector:
         taught = [(pool, goal) for pool, goal in zip(pools, wanted, strict=True) if goal is not None]
         if not taught:
             raise ConfigurationError(f"Nothing to learn: in no pool do candidates differ by {measure.name}.")
-        seen = [np.array(features(pool.request, pool.candidates)) for pool, _ in taught]
+        seen = [np.array(_known(each.request, each.candidates)) for each, _ in taught]
         starts = np.cumsum([0, *map(len, seen[:-1])]).tolist()
         unit = np.concatenate([rows - rows.mean(axis=0) for rows in seen]).std(axis=0)
         unit[unit < _SMALL] = 1.0
@@ -134,11 +134,7 @@ class LinearKLSelector:
 
 def features(request: Request, pool: Sequence[Candidate]) -> list[list[float]]:
     """What is seen of each candidate, in the order of FEATURES; each about 1 wide, but the likelihood."""
-    return _features(request.source, request.memory, tuple(pool))
-
-
-@lru_cache(REMEMBERED)
-def _features(source: str, memory: str, pool: tuple[Candidate, ...]) -> list[list[float]]:
+    source, memory = request.source, request.memory
     texts = [candidate.text for candidate in pool]
     # The memory is compared with the candidates as they are with one another, and is then no other.
     like = metric("chrf").pairwise([*texts, memory])
@@ -160,6 +156,11 @@ def _features(source: str, memory: str, pool: tuple[Candidate, ...]) -> list[lis
         ]
         for n, text in enumerate(texts)
     ]
+
+
+@lru_cache(REMEMBERED)
+def _known(request: Request, pool: tuple[Candidate, ...]) -> list[list[float]]:
+    return features(request, pool)
 
 
 def loss(scores: Matrix, goals: Matrix, starts: Sequence[int]) -> float:
