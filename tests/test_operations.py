@@ -121,6 +121,7 @@ def test_a_proposal_becomes_an_operation_on_the_real_key_and_version() -> None:
         ({"op": "insert", "text": "x", "kind": "turn"}, "schema"),
         ({"op": "insert", "text": "x", "importance": "high"}, "schema"),
         ({"op": "insert", "text": "x", "importance": True}, "schema"),
+        ({"op": "insert", "text": "x", "importance": 10**400}, "schema"),
         ({"op": "insert", "text": "x", "when": "yesterday"}, "schema"),
         ({"op": "insert", "text": "x", "evidence": [1]}, "schema"),
         ({"op": "insert", "text": "x", "evidence": ["t7"]}, "unknown_evidence"),

@@ -7,7 +7,6 @@ the map back to keys and versions stays here, so that an invented handle can onl
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -340,7 +339,7 @@ def _value(fields: Mapping[str, Any]) -> dict[str, str]:
 
 def _importance(fields: Mapping[str, Any]) -> float:
     said = fields["importance"]
-    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(said):
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said <= 1:
         raise OperationRejected("schema", "importance must be a number from 0 to 1")
     return float(said)
 
