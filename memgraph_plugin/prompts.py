@@ -74,10 +74,19 @@ def render_memory_block(hits: Sequence[Hit], now: datetime) -> str:
     """What was recalled, as a delimited block for a message not of the system; "" where nothing was."""
     if not hits:
         return ""
-    # What is settled stands last, nearest the question: small models else answer from outdated quotes.
-    ordered = sorted(hits, key=lambda hit: hit.memory.kind != "turn")
-    lines = "\n".join(_memory_line(hit.memory) for hit in ordered)
+    memories = [hit.memory for hit in hits]
+    # What is settled stands last, nearest the question, and quotes in the order in which they were said:
+    # small models else answer from outdated ones.
+    quotes = sorted((each for each in memories if each.kind == "turn"), key=_said)
+    settled = [each for each in memories if each.kind != "turn"]
+    lines = "\n".join(_memory_line(each) for each in [*quotes, *settled])
     return fill(MEMORY_BLOCK, today=f"{now:%A} {now.date().isoformat()}", memories=lines)
+
+
+def _said(turn: Memory) -> tuple[float, int]:
+    """When, as far as it is known, and where in its conversation."""
+    when = turn.valid_from or turn.created_at
+    return when.timestamp() if when else 0.0, turn.position or 0
 
 
 def _memory_line(memory: Memory) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -36,6 +36,19 @@ def test_a_block_holds_each_memory_on_its_line_with_its_date() -> None:
         "- (2023-05-08) The user lives in Lisbon.",
         "- No date.",
         "- (until 2026-11-28) The user is in Paris.",
+    ]
+
+
+def test_quotes_stand_in_the_order_in_which_they_were_said_and_what_is_settled_behind_them() -> None:
+    said = ["I live in Porto.", "Sorry, I meant Bergen."]
+    quotes = [hit(text, kind="turn", position=at, valid_from=NOW) for at, text in enumerate(said)]
+    later = hit("Bergen it is.", kind="turn", valid_from=NOW + timedelta(days=1))
+    block = prompts.render_memory_block([later, hit("The user lives in Bergen."), *reversed(quotes)], NOW)
+    told = [line for line in block.splitlines() if line.startswith("- ")]
+    assert [next(text for text in [*said, "Bergen it is.", "The user"] if text in line) for line in told] == [
+        *said,
+        "Bergen it is.",
+        "The user",
     ]
 
 

@@ -55,6 +55,15 @@ def train_generator(
     vocabulary: Annotated[int, typer.Option("--vocabulary", min=100, help="Of a new one.")] = 4000,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the pairs.")] = 30,
     rate: Annotated[float, typer.Option("--rate", help="The true peak of the learning rate.")] = 7e-4,
+    memories: Annotated[
+        int, typer.Option("--memories", min=0, help="Of the nearest so many, one is read; the paper has 1.")
+    ] = 5,
+    strays: Annotated[
+        float, typer.Option("--strays", min=0, max=1, help="Share of rows that read anybody's; the paper: 0.")
+    ] = 0.05,
+    drafts: Annotated[
+        float, typer.Option("--drafts", min=0, max=1, help="... that read their own, spoilt; the paper: 0.")
+    ] = 0.2,
     seed: Annotated[
         int, typer.Option("--seed", help="Of its training; the pairs are always divided alike.")
     ] = 1,
@@ -77,6 +86,9 @@ def train_generator(
         "vocabulary": vocabulary,
         "epochs": epochs,
         "rate": rate,
+        "memories": memories,
+        "strays": strays,
+        "drafts": drafts,
         "seed": seed,
     }
     splits = shared.divided(data, about)
@@ -300,7 +312,8 @@ def _trained(
     else:
         shape = Shape(width=about["width"], layers=about["layers"], vocabulary=about["vocabulary"])
         generator = new_generator(kind, examples, shape, seed=about["seed"])
-    recipe = Recipe(epochs=about["epochs"], rate=about["rate"], seed=about["seed"])
+    told = ("epochs", "rate", "memories", "strays", "drafts", "seed")
+    recipe = Recipe(**{name: about[name] for name in told})
     with counting(options.console(err=True), f"updates, {len(examples):,} pairs") as tell:
         made = train(
             generator,
