@@ -493,7 +493,7 @@ def test_older_tables_with_partitions_get_these_with_partitions(
     assert ("memgraph_plugin.kv_part", 3) in whole
     execute(
         empty_dsn,
-        "DROP TABLE memgraph_plugin.kv_memory, memgraph_plugin.kv_part",
+        "DROP TABLE memgraph_plugin.kv_memory, memgraph_plugin.kv_part, memgraph_plugin.quarantine",
         "DELETE FROM memgraph_plugin.migration WHERE number >= 8",
     )
     assert schema.migrate(empty_dsn, "memgraph_plugin") == [number for number in MIGRATIONS if number >= 8]
