@@ -21,6 +21,7 @@ import os
 import re
 import sys
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date
@@ -100,7 +101,7 @@ class Script:
         )
 
 
-class PeerWriter:
+class PeerWriter(ABC):
     """What a peer has in common: no turns kept word for word, and no check of writes but what is counted."""
 
     def turns(self) -> None:
@@ -109,8 +110,8 @@ class PeerWriter:
     def search_all(self, question: str, k: int) -> list[Item]:
         return self.search(question, k)
 
-    def search(self, question: str, k: int) -> list[Item]:
-        raise NotImplementedError
+    @abstractmethod
+    def search(self, question: str, k: int) -> list[Item]: ...
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         return {}

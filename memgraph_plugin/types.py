@@ -227,6 +227,20 @@ class NoOp:
 
 Operation: TypeAlias = Insert | Update | Delete | NoOp
 
+OperationName: TypeAlias = Literal["insert", "update", "delete", "noop"]
+
+OPERATION_NAMES: Mapping[type, OperationName] = {
+    Insert: "insert",
+    Update: "update",
+    Delete: "delete",
+    NoOp: "noop",
+}
+
+
+def name_of(operation: Operation) -> OperationName:
+    """What receipts call an operation."""
+    return OPERATION_NAMES.get(type(operation), "noop")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:

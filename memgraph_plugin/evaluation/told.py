@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from datetime import date
 
+from memgraph_plugin.memalpha import rewards
 from memgraph_plugin.memalpha.words import normalise
 
 _ARTICLE = re.compile(r"^(?:an?|the) ")
@@ -34,8 +35,7 @@ class Item:
 
 def contains(text: str, value: str) -> bool:
     """Whether the value stands in the text, word by word."""
-    wanted = _ARTICLE.sub("", normalise(value))
-    return f" {wanted} " in f" {normalise(text)} "
+    return rewards.contains(text, _ARTICLE.sub("", normalise(value)))
 
 
 def tells(item: Item, value: str, *, belongs_to: str = "") -> bool:

@@ -20,7 +20,7 @@ from memgraph_plugin.memalpha.operations import Handles, Parsed, parse_operation
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.rewards import Asked, Call, Outcome, Recalled, Rewards, rewards
 from memgraph_plugin.memalpha.tools import FIELDS
-from memgraph_plugin.memalpha.validation import LIMITS, Limits, name_of, validate
+from memgraph_plugin.memalpha.validation import LIMITS, Limits, validate
 from memgraph_plugin.memalpha.words import content_words, share
 from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import (
@@ -36,6 +36,7 @@ from memgraph_plugin.types import (
     Receipts,
     Turn,
     Update,
+    name_of,
 )
 
 KINDS: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")

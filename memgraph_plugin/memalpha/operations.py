@@ -17,15 +17,17 @@ from langchain_core.messages import AIMessage
 
 from memgraph_plugin.errors import ModelReplyError, OperationRejected
 from memgraph_plugin.memalpha.blocks import block_of
-from memgraph_plugin.memalpha.validation import LIMITS, NAMES, Limits, Name
+from memgraph_plugin.memalpha.validation import LIMITS, Limits
 from memgraph_plugin.prompts import OPERATION_FIELDS, OPERATIONS_TOOL, REJECTIONS
 from memgraph_plugin.types import (
+    OPERATION_NAMES,
     Delete,
     Insert,
     Memory,
     MemoryKind,
     NoOp,
     Operation,
+    OperationName,
     Receipt,
     Turn,
     Update,
@@ -36,7 +38,7 @@ T = TypeVar("T")
 
 TOOL_NAME = "apply_memory_operations"
 
-SINGLE_OPERATIONS: Mapping[str, Name] = {
+SINGLE_OPERATIONS: Mapping[str, OperationName] = {
     "insert_memory": "insert",
     "update_memory": "update",
     "delete_memory": "delete",
@@ -58,7 +60,7 @@ _PREFIXES: Mapping[MemoryKind, str] = {
 _STRINGS = ("handle", "text", "subject", "attribute", "value", "when", "reason")
 _MODES: Mapping[str, UpdateMode] = {"correct": "correct", "refine": "refine", "supersede": "supersede"}
 _KINDS: Mapping[str, MemoryKind] = {kind: kind for kind in ("core", "semantic", "episodic")}
-_NAMES: Mapping[str, Name] = {name: name for name in NAMES.values()}
+_NAMES: Mapping[str, OperationName] = {name: name for name in OPERATION_NAMES.values()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memgraph_plugin.memalpha.validation import Name
 from memgraph_plugin.memalpha.words import content_words, normalise, share
+from memgraph_plugin.types import OperationName
 
 HARMFUL = frozenset({"unknown_handle", "unsupported_delete", "instruction_like", "secret"})
 """Codes of refused operations that would have done harm, and not only nothing."""
@@ -77,7 +77,7 @@ class Asked:
 class Call:
     """One proposed operation, and what became of it: a `code` where it was refused."""
 
-    operation: Name
+    operation: OperationName
     code: str | None = None
     duplicate: bool = False
 

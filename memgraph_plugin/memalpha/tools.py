@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from memgraph_plugin.memalpha.operations import SINGLE_OPERATIONS, Handles, operation_fields
-from memgraph_plugin.memalpha.validation import LIMITS, WRITABLE, Limits, Name
+from memgraph_plugin.memalpha.validation import LIMITS, WRITABLE, Limits
 from memgraph_plugin.prompts import SINGLE_TOOLS
+from memgraph_plugin.types import OperationName
 
 _FACT = ("text", "subject", "attribute", "value", "when", "importance", "evidence", "reason")
-FIELDS: Mapping[Name, tuple[str, ...]] = {
+FIELDS: Mapping[OperationName, tuple[str, ...]] = {
     "insert": ("kind", "handle", *_FACT),
     "update": ("handle", "mode", *_FACT),
     "delete": ("handle", "evidence", "reason"),
@@ -18,7 +19,7 @@ FIELDS: Mapping[Name, tuple[str, ...]] = {
 }
 """The fields of each operation, in the order in which a model writes them."""
 
-_NEEDED: Mapping[Name, tuple[str, ...]] = {
+_NEEDED: Mapping[OperationName, tuple[str, ...]] = {
     "insert": ("text", "evidence"),
     "update": ("handle", "mode", "text", "evidence"),
     "delete": ("handle", "evidence"),

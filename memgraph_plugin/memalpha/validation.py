@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from memgraph_plugin.errors import OperationRejected
 from memgraph_plugin.memalpha.blocks import CORE_TOKENS, PROFILE, block_of, is_missing
@@ -34,13 +34,20 @@ from memgraph_plugin.memalpha.sentences import own_words
 from memgraph_plugin.memalpha.words import content_words, normalise, words
 from memgraph_plugin.prompts import REJECTIONS
 from memgraph_plugin.tokens import estimate_tokens
-from memgraph_plugin.types import Delete, Held, Insert, Memory, NoOp, Operation, Receipt, Turn, Update
+from memgraph_plugin.types import (
+    Delete,
+    Held,
+    Insert,
+    Memory,
+    NoOp,
+    Operation,
+    Receipt,
+    Turn,
+    Update,
+    name_of,
+)
 
 Write: TypeAlias = Insert | Update | Delete
-
-Name: TypeAlias = Literal["insert", "update", "delete", "noop"]
-
-NAMES: Mapping[type, Name] = {Insert: "insert", Update: "update", Delete: "delete", NoOp: "noop"}
 
 WRITABLE = ("core", "semantic", "episodic")
 
@@ -117,11 +124,6 @@ def validate(
         extra = operations[limits.operations]
         rejected.append(refusal(extra, "too_many", f"{len(operations)} given, {limits.operations} allowed"))
     return Validated(tuple(accepted), tuple(rejected), tuple(check.held))
-
-
-def name_of(operation: Operation) -> Name:
-    """What receipts call an operation."""
-    return NAMES.get(type(operation), "noop")
 
 
 def refusal(operation: Operation, code: str, detail: str = "") -> Receipt:

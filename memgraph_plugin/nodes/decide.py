@@ -20,7 +20,7 @@ from memgraph_plugin.memalpha.policies import Decision as Proposed
 from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.memalpha.sameness import without_near_duplicates
-from memgraph_plugin.memalpha.validation import name_of, refusal, validate
+from memgraph_plugin.memalpha.validation import refusal, validate
 from memgraph_plugin.nodes.forget import is_private
 from memgraph_plugin.nodes.retrieve import MOST_BLOCKS
 from memgraph_plugin.nodes.scope import Scope, scope_of
@@ -46,6 +46,7 @@ from memgraph_plugin.types import (
     Receipt,
     Turn,
     Update,
+    name_of,
 )
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,17 @@ from pydantic import TypeAdapter
 
 from memgraph_plugin.errors import InvalidValue, MemoryNotFound
 from memgraph_plugin.store.storable import check_reason, check_text, storable_operations
-from memgraph_plugin.types import Delete, Held, Insert, Namespace, NoOp, Operation, Receipt, Update
+from memgraph_plugin.types import (
+    OPERATION_NAMES,
+    Delete,
+    Held,
+    Insert,
+    Namespace,
+    NoOp,
+    Operation,
+    Receipt,
+    Update,
+)
 
 _ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
     "insert": TypeAdapter(Insert),
@@ -20,7 +30,6 @@ _ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
     "delete": TypeAdapter(Delete),
     "noop": TypeAdapter(NoOp),
 }
-_NAMES = {Insert: "insert", Update: "update", Delete: "delete", NoOp: "noop"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +42,7 @@ class Quarantined:
 
 def plain_operation(operation: Operation) -> dict[str, Any]:
     """An operation as JSON: its fields, less those that are as by default, and its name under "operation"."""
-    name = _NAMES[type(operation)]
+    name = OPERATION_NAMES[type(operation)]
     plain: dict[str, Any] = _ADAPTERS[name].dump_python(operation, mode="json", exclude_defaults=True)
     return {"operation": name} | plain
 
@@ -90,7 +99,7 @@ def noted(held: Sequence[Held], policy: str, now: datetime) -> tuple[Held, ...]:
 def refused(held: Held) -> Receipt:
     """The line of what is held in the receipts of its batch."""
     return Receipt(
-        operation=_NAMES[type(held.operation)],  # type: ignore[arg-type]
+        operation=OPERATION_NAMES[type(held.operation)],
         status="rejected",
         key=held.operation.key,
         code=held.code,
