@@ -2,8 +2,9 @@
 
 The model is a script that knows the truth (`memgraph_plugin.evaluation.timeline_oracle`). It is asked
 over HTTP in each package's own prompt, and answers in the form that prompt asks for, as well as that
-form allows: mem0's takes additions only, with "the transition" where something changed; LangMem's takes
-additions, patches and removals. So what differs is what a package does with a good answer. Vectors come
+form allows: mem0's takes additions only, with "the transition" where something changed (that puts the old
+value into the newer memory too, so `mem0-plain` leaves it out); LangMem's takes additions, patches and
+removals. So what differs is what a package does with a good answer. Vectors come
 from one embedding model, and everybody hears the same exchanges one by one. What is counted, and how, is
 in `memgraph_plugin/evaluation/memory_writing.py`; the peers hear a replay as a client sends it: without
 an id.
@@ -46,7 +47,7 @@ from memgraph_plugin.testing.embeddings import HashingEmbeddings
 from memgraph_plugin.testing.openai_server import OpenAIServer
 from memgraph_plugin.types import Turn
 
-SYSTEMS = ("rules", "oracle", "mem0", "langmem")
+SYSTEMS = ("rules", "oracle", "mem0", "mem0-plain", "langmem")
 EVERYTHING = 1_000
 
 
@@ -54,6 +55,8 @@ class Script:
     """Answers each package's request about the timeline that is being told."""
 
     timeline: Timeline
+    transitions = True
+    """Whether an addition for mem0 says what it replaces, as its prompt asks."""
 
     def __call__(self, body: dict[str, Any]) -> AIMessage:
         asked = "\n".join(str(message.get("content") or "") for message in body["messages"])
@@ -74,9 +77,10 @@ class Script:
             if move.act == "end":
                 texts.append(no_longer(truth))
             elif not any(contains(text, truth.value) for text in known):
-                old = f", changed from {self.timeline.truth(move.old).value}" if move.old else ""
+                old = move.old if self.transitions else ""
+                changed = f", changed from {self.timeline.truth(old).value}" if old else ""
                 on = f" on {truth.on}" if truth.on else ""
-                texts.append(f"{truth.text.rstrip('.')}{on}{old}.")
+                texts.append(f"{truth.text.rstrip('.')}{on}{changed}.")
         found = [{"id": str(n), "text": text, "attributed_to": "user"} for n, text in enumerate(texts)]
         return AIMessage(json.dumps({"memory": found}))
 
@@ -163,8 +167,8 @@ def peers(
     """Who opens each peer; what is not installed fails when it is opened."""
     dimensions = len(embeddings.embed_query("dimensions"))
 
-    def mem0() -> Writers:
-        os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": str(folder / "mem0")}
+    def mem0(name: str, transitions: bool) -> Writers:
+        os.environ |= {"MEM0_TELEMETRY": "False", "MEM0_DIR": str(folder / name)}
         from mem0 import Memory  # type: ignore[import-not-found]
 
         served = {"api_key": "none", "openai_base_url": server.base_url}
@@ -177,15 +181,15 @@ def peers(
                 },
                 "vector_store": {
                     "provider": "qdrant",
-                    "config": {"path": str(folder / "qdrant"), "embedding_model_dims": dimensions},
+                    "config": {"path": str(folder / name / "qdrant"), "embedding_model_dims": dimensions},
                 },
-                "history_db_path": str(folder / "history.db"),
+                "history_db_path": str(folder / name / "history.db"),
             }
         )
 
         @contextmanager
         def opened(told: Timeline) -> Iterator[Mem0Writer]:
-            script.timeline = told
+            script.timeline, script.transitions = told, transitions
             yield Mem0Writer(memory, told.name)
             memory.delete_all(user_id=told.name)
 
@@ -207,7 +211,11 @@ def peers(
 
         return opened
 
-    return {"mem0": mem0, "langmem": langmem}
+    return {
+        "mem0": lambda: mem0("mem0", True),
+        "mem0-plain": lambda: mem0("mem0-plain", False),
+        "langmem": langmem,
+    }
 
 
 def ours(name: str, embeddings: Embeddings) -> Writers:

@@ -16,8 +16,8 @@ from langgraph.graph.message import add_messages
 from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # typing's has no JSON schema on Python 3.11: no Studio
 
+from memgraph_plugin.operation_json import operation_from, plain_operation, write_from
 from memgraph_plugin.selfmem.loop import Round
-from memgraph_plugin.store.held import operation_from, plain_operation, write_from
 from memgraph_plugin.types import Clue, Held, Hit, Operation, Receipt, Request
 
 Plain: TypeAlias = dict[str, Any]

@@ -90,6 +90,7 @@ def memory_writing(
 def _policies(name: str, settings: Settings) -> Callable[[Timeline], Policy]:
     """Who decides on a timeline: all the same, but the model that knows it."""
     from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
+    from memgraph_plugin.memalpha.local_policy import LocalPolicy
     from memgraph_plugin.memalpha.rules import RulePolicy
 
     if name == "rules":
@@ -101,7 +102,8 @@ def _policies(name: str, settings: Settings) -> Callable[[Timeline], Policy]:
     from memgraph_plugin.models.chat import load_chat_model
 
     model = load_chat_model(name, base_url=settings.base_url, cache_dir=settings.cache_dir)
-    policy = ChatModelPolicy(model, fallback=None)  # where it gives nothing usable, that is counted
+    kind = LocalPolicy if name.startswith("local:") else ChatModelPolicy
+    policy = kind(model, fallback=None)  # where it gives nothing usable, that is counted
     return lambda _: policy
 
 

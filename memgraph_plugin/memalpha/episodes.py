@@ -25,6 +25,7 @@ from memgraph_plugin.memalpha.rewards import contains
 from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.timelines import Move, Timeline
 from memgraph_plugin.memalpha.validation import validate
+from memgraph_plugin.operation_json import operation_from, plain_operation
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn, Update
 
 NAMESPACE = ("training",)
@@ -299,21 +300,12 @@ def digest(episodes: Iterable[Episode]) -> str:
     return found.hexdigest()
 
 
-_OPERATIONS: Mapping[str, type[Insert | Update | Delete | NoOp]] = {
-    "insert": Insert,
-    "update": Update,
-    "delete": Delete,
-    "noop": NoOp,
-}
-_NAMES = {kind: name for name, kind in _OPERATIONS.items()}
-
-
 def _plain(episode: Episode) -> dict[str, Any]:
     """Questions with an answer, and apart from them the probes of what must not be found."""
     return {
         "id": episode.id,
         "turns": [asdict(turn) for turn in episode.turns],
-        "seed": [_fields(insert) for insert in episode.seed],
+        "seed": [plain_operation(insert) for insert in episode.seed],
         "questions": [
             {"q": each.text, "gold": each.gold, "stale": each.stale, "evidence": each.evidence}
             for each in episode.questions
@@ -324,7 +316,7 @@ def _plain(episode: Episode) -> dict[str, Any]:
             for each in episode.questions
             if not each.gold
         ],
-        "target": [{"op": _NAMES[type(each)], **_fields(each)} for each in episode.target],
+        "target": [plain_operation(each) for each in episode.target],
     }
 
 
@@ -335,14 +327,9 @@ def _episode(record: Mapping[str, Any]) -> Episode:
         episode = Episode(
             id=str(record["id"]),
             turns=turns,
-            seed=tuple(_operation(Insert, each) for each in record["seed"]),
+            seed=tuple(_insert(each) for each in record["seed"]),
             questions=tuple(_question(each) for each in [*record["questions"], *probes]),
-            target=tuple(
-                _operation(
-                    _OPERATIONS[each["op"]], {name: said for name, said in each.items() if name != "op"}
-                )
-                for each in record.get("target", [])
-            ),
+            target=tuple(operation_from(each) for each in record.get("target", [])),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigurationError(f"This is no episode: {error!r}") from error
@@ -350,15 +337,11 @@ def _episode(record: Mapping[str, Any]) -> Episode:
     return episode
 
 
-def _fields(operation: Operation) -> dict[str, Any]:
-    return {name: said for name, said in asdict(operation).items() if said not in (None, "", (), {})}
-
-
-def _operation(kind: Any, fields: Mapping[str, Any]) -> Any:
-    read = {**fields, "evidence": tuple(fields.get("evidence", ()))}
-    if "valid_from" in fields:
-        read["valid_from"] = _time(fields["valid_from"])
-    return kind(**read)
+def _insert(plain: Mapping[str, Any]) -> Insert:
+    operation = operation_from(plain)
+    if not isinstance(operation, Insert):
+        raise TypeError("the seed is what was inserted")
+    return operation
 
 
 def _turn(fields: Mapping[str, Any], key: str) -> Turn:

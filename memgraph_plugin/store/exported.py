@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
 from memgraph_plugin import __version__
-from memgraph_plugin.store.held import Quarantined, plain_operation
+from memgraph_plugin.operation_json import plain_operation
+from memgraph_plugin.store.held import Quarantined
 from memgraph_plugin.store.journal import Change, Row
 from memgraph_plugin.types import LoggedBatch, Memory, Namespace
 

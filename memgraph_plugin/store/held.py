@@ -1,14 +1,11 @@
-"""Operations that wait in quarantine: what may be held, and operations as JSON. Pure, for every store."""
+"""Operations that wait in quarantine: what may be held. Pure, for every store."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
-
-from pydantic import TypeAdapter
 
 from memgraph_plugin.errors import InvalidValue, MemoryNotFound
 from memgraph_plugin.store.storable import check_reason, check_text, storable_operations
@@ -18,18 +15,9 @@ from memgraph_plugin.types import (
     Held,
     Insert,
     Namespace,
-    NoOp,
-    Operation,
     Receipt,
     Update,
 )
-
-_ADAPTERS: Mapping[str, TypeAdapter[Any]] = {
-    "insert": TypeAdapter(Insert),
-    "update": TypeAdapter(Update),
-    "delete": TypeAdapter(Delete),
-    "noop": TypeAdapter(NoOp),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +26,6 @@ class Quarantined:
 
     namespace: Namespace
     held: Held
-
-
-def plain_operation(operation: Operation) -> dict[str, Any]:
-    """An operation as JSON: its fields, less those that are as by default, and its name under "operation"."""
-    name = OPERATION_NAMES[type(operation)]
-    plain: dict[str, Any] = _ADAPTERS[name].dump_python(operation, mode="json", exclude_defaults=True)
-    return {"operation": name} | plain
-
-
-def operation_from(plain: Mapping[str, Any]) -> Operation:
-    """The operation that `plain_operation` wrote down.
-
-    Raises:
-        KeyError, ValueError: it is none.
-    """
-    fields = {name: field for name, field in plain.items() if name != "operation"}
-    operation: Operation = _ADAPTERS[plain["operation"]].validate_python(fields)
-    return operation
-
-
-def write_from(plain: Mapping[str, Any]) -> Insert | Update | Delete:
-    """`operation_from` of what is held.
-
-    Raises:
-        KeyError, ValueError: it is none, or one that does nothing.
-    """
-    operation = operation_from(plain)
-    if isinstance(operation, NoOp):
-        raise ValueError("holds an operation that does nothing")
-    return operation
 
 
 def storable_held(namespace: Namespace, held: Iterable[Held]) -> list[Held]:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from langgraph.store.base import InvalidNamespaceError
 
 from memgraph_plugin.errors import InvalidExport, InvalidValue
+from memgraph_plugin.operation_json import write_from
 from memgraph_plugin.store import storable
 from memgraph_plugin.store.exported import (
     FORMAT,
@@ -26,7 +27,7 @@ from memgraph_plugin.store.exported import (
     Versioned,
     half_vector,
 )
-from memgraph_plugin.store.held import Quarantined, storable_held, write_from
+from memgraph_plugin.store.held import Quarantined, storable_held
 from memgraph_plugin.store.journal import Change, Row
 from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Held, LoggedBatch, Memory, MemoryVersion, Namespace, Receipt, UpdateMode

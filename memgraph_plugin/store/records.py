@@ -13,9 +13,10 @@ from typing import Any
 from langgraph.store.base import Item, ListNamespacesOp, SearchItem
 from psycopg.types.json import Jsonb
 
+from memgraph_plugin.operation_json import plain_operation, write_from
 from memgraph_plugin.store.exported import Logged, Versioned, half_vector
 from memgraph_plugin.store.filters import to_jsonpath
-from memgraph_plugin.store.held import Quarantined, plain_operation, write_from
+from memgraph_plugin.store.held import Quarantined
 from memgraph_plugin.store.journal import Batch, Change, Line, Plan, Row
 from memgraph_plugin.store.layout import Layout
 from memgraph_plugin.store.ranking import unit
