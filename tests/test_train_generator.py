@@ -66,7 +66,7 @@ def test_a_tiny_model_learns_its_examples_and_the_best_checkpoint_stays(tmp_path
         epochs=90, tokens=800, warmup=30, check_every=60, rate=5e-3, memories=1, strays=0.0, drafts=0.0
     )
     trained = train(
-        tiny("joint", max_tokens=24),
+        tiny("joint", seed=3, max_tokens=24),
         EXAMPLES,
         RETRIEVER,
         tmp_path / "run",
@@ -127,3 +127,13 @@ def test_what_cannot_be_trained_on_is_said(tmp_path: Path) -> None:
     (tmp_path / "training.sha256").write_text("something else")
     with pytest.raises(ConfigurationError, match="another training"):
         train(tiny("joint"), EXAMPLES, RETRIEVER, tmp_path, SHORT)
+
+
+def test_a_new_network_tells_near_places_from_far_ones() -> None:
+    model = tiny("joint").network.base.model
+    words = float(model.shared.weight.detach().std()) * model.config.d_model**0.5
+    for side in (model.encoder, model.decoder):
+        places = side.embed_positions.weight.detach()
+        assert float(places.std()) == pytest.approx(words / 2**0.5, rel=0.2)
+        near, far = (torch.cosine_similarity(places[:-20], places[n : n - 20 or None]) for n in (1, 20))
+        assert near.min() > far.max()

@@ -54,7 +54,9 @@ def train_generator(
     layers: Annotated[int, typer.Option("--layers", min=1, help="Of a new one, each side.")] = 2,
     vocabulary: Annotated[int, typer.Option("--vocabulary", min=100, help="Of a new one.")] = 4000,
     epochs: Annotated[int, typer.Option("--epochs", min=1, help="Passes over the pairs.")] = 30,
-    rate: Annotated[float, typer.Option("--rate", help="The true peak of the learning rate.")] = 7e-4,
+    rate: Annotated[
+        float, typer.Option("--rate", help="The true peak of the learning rate; with --base rather 3e-5.")
+    ] = 2e-3,
     memories: Annotated[
         int, typer.Option("--memories", min=0, help="Of the nearest so many, one is read; the paper has 1.")
     ] = 5,

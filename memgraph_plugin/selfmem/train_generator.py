@@ -2,18 +2,21 @@
 
 Cheng et al., "Lift Yourself Up" (arXiv 2305.02437): negative log likelihood of the target behind source and
 memory, label smoothing 0.1, inverse square root rates. Their printed rates are divided by the root of the
-warm-up in their code; here a rate is the true peak (printed 4.4e-2 at 4,000 steps is 7e-4).
+warm-up in their code; here a rate is the true peak (printed 4.4e-2 at 4,000 steps is 7e-4, of a larger one).
 
 Departs from it: (1) the memory of a row is drawn anew each epoch: from its nearest few, now and then from
 anywhere, and in a part of the rows it is a poor draft, the row's own target with words left out and changed,
-where theirs is always the nearest. With thousands of pairs instead of hundreds of thousands, a model
-otherwise learns the pairs instead of how to use a memory (`memories=1, strays=0, drafts=0` is theirs); (2)
-the checkpoint that is kept is the best on the development rows by greedy search.
+where theirs is always the nearest (`memories=1, strays=0, drafts=0`). With thousands of pairs instead of
+hundreds of thousands, a model otherwise learns the pairs instead of how to use a memory (development BLEU
+45.4 against 40.5 after 12 epochs of 7,487 pairs); (2) the checkpoint that is kept is the best on the
+development rows by greedy search; (3) a new network's learned positions begin as sinusoids, and its rate
+peaks at 2e-3: both together write at 1,000 updates what the others do after 2,000 (29.5 against 11.0).
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -78,7 +81,7 @@ class Recipe:
     Args:
         epochs: passes over the examples.
         tokens: in a batch, padding included.
-        rate: the true peak of the learning rate.
+        rate: the true peak of the learning rate; for a small new network. A trained one bears far less, 3e-5.
         warmup: updates until it is reached; of a short training at most a quarter.
         memories: of the nearest so many one is drawn for each row, anew in each epoch; 0 for none at all.
         strays: the share of rows that get the target of any other row instead.
@@ -89,7 +92,7 @@ class Recipe:
 
     epochs: int = 30
     tokens: int = 2048
-    rate: float = 7e-4
+    rate: float = 2e-3
     warmup: int = 500
     smoothing: float = 0.1
     memories: int = 5
@@ -128,9 +131,21 @@ def new_generator(
         forced_eos_token_id=None,
     )
     torch.manual_seed(seed)
-    network = Network(BartForConditionalGeneration(config), kind == "dual")
+    base = BartForConditionalGeneration(config)
+    for side in (base.model.encoder, base.model.decoder):
+        _place(side.embed_positions.weight, config.init_std * shape.width**0.5)
+    network = Network(base, kind == "dual")
     make = DualSeq2Seq if kind == "dual" else JointSeq2Seq
     return make(network.to(device()), tokens)
+
+
+@torch.no_grad()
+def _place(positions: torch.Tensor, size: float) -> None:
+    """Let positions [P, d] begin as sinusoids as large as the words' embeddings, instead of at random."""
+    places, width = positions.shape
+    rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10_000) / width))
+    angles = torch.arange(places)[:, None] * rates
+    positions[:, 0::2], positions[:, 1::2] = size * angles.sin(), size * angles.cos()
 
 
 def train(
