@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage
 
 from memgraph_plugin.errors import ConfigurationError
+from memgraph_plugin.memalpha.blocks import PROFILE
 from memgraph_plugin.memalpha.environment import Environment, written
 from memgraph_plugin.memalpha.episodes import (
+    NAMESPACE,
     Episode,
     RecordedTalk,
     TimelineTalk,
@@ -22,10 +27,13 @@ from memgraph_plugin.memalpha.episodes import (
 )
 from memgraph_plugin.memalpha.operations import parse_operations, read_json
 from memgraph_plugin.memalpha.rewards import rewards
+from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.timelines import timeline
 from memgraph_plugin.memalpha.validation import validate
+from memgraph_plugin.nodes.decide import DECIDING, NEWEST, decide_exchange
+from memgraph_plugin.nodes.scope import Scope
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
-from memgraph_plugin.types import Delete, Insert, Update
+from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn, Update
 
 RECORD = {
     "id": "ada",
@@ -78,6 +86,41 @@ def test_a_reply_goes_the_way_of_production() -> None:
     assert (invented.format, invented.grounding, invented.harm) == (0.0, 0.0, 0.0)
     for prose in ("", "I would remember that.", '{"ops": [{"op": "ins'):
         assert rewards(ENVIRONMENT.play(last, prose)).format == 0.0
+
+
+def test_a_policy_is_shown_in_training_what_it_is_shown_in_production() -> None:
+    class Seeing(RulePolicy):
+        def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+            seen.extend(memories)
+            return [NoOp()]
+
+    seen: list[Memory] = []
+    *_, last = cut(TimelineTalk(timeline(2, split="train")))
+    store = InMemoryMemoryStore()
+    store.apply(NAMESPACE, last.seed)
+    scope = Scope(store, NAMESPACE, "t", None, datetime.now(UTC), lambda event: None)
+    said = [(AIMessage if each.role == "assistant" else HumanMessage)(each.text) for each in last.turns]
+    decide_exchange(scope, said, Seeing())
+    assert [(each.key, each.text) for each in ENVIRONMENT.memories(last)] == [
+        (each.key, each.text) for each in seen
+    ]
+    assert seen[0].key == "core:profile"
+    assert (ENVIRONMENT.core, ENVIRONMENT.shown, ENVIRONMENT.newest) == ((PROFILE,), DECIDING.k, NEWEST)
+
+
+def test_what_is_shown_is_looked_up_once_an_episode() -> None:
+    stores: list[InMemoryMemoryStore] = []
+
+    def new() -> InMemoryMemoryStore:
+        stores.append(InMemoryMemoryStore())
+        return stores[-1]
+
+    first, second, _ = cut(RecordedTalk.read(RECORD))
+    environment = Environment(new_store=new)
+    for _ in range(3):
+        environment.play(first, '{"ops": []}')
+    assert len(stores) == 1 + 3
+    assert environment.memories(second) != environment.memories(first)
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from datetime import UTC, datetime
 from statistics import mean
 
 import pytest
 
+from memgraph_plugin.evaluation.policies import LAZY, Lazy
 from memgraph_plugin.memalpha.environment import Environment
-from memgraph_plugin.memalpha.episodes import Episode, TimelineTalk, cut
+from memgraph_plugin.memalpha.episodes import Episode, Question, TimelineTalk, cut
+from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.rewards import (
     Asked,
     Call,
@@ -23,18 +27,26 @@ from memgraph_plugin.memalpha.rewards import (
     harm,
     paper_rewards,
     retrieval,
-    rewards,
     updates,
     well_formed,
 )
 from memgraph_plugin.memalpha.rules import RulePolicy
+from memgraph_plugin.memalpha.timeline_phrases import ATTRIBUTES, values_of
 from memgraph_plugin.memalpha.timelines import timeline
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
-from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn
+from memgraph_plugin.types import Delete, Insert, NoOp, Operation, Turn, Update
 
 LISBON = Recalled(text="The user lives in Lisbon.", evidence=frozenset({"t1"}))
 PORTO = Recalled(text="The user lives in Porto.", evidence=frozenset({"t2"}))
-WHERE = Asked(gold="Porto", stale=("Lisbon",), evidence=frozenset({"t2"}))
+NOT_LISBON = Recalled(text="The user no longer lives in Lisbon.", evidence=frozenset({"t1", "t2"}))
+WHERE = Asked(
+    gold="Porto",
+    question="In which city is the user's home?",
+    attribute="location",
+    stale=("Lisbon",),
+    evidence=frozenset({"t2"}),
+    ended=frozenset({"t2"}),
+)
 
 
 def asked(*found: Recalled, answer: str = "", **changes: object) -> Asked:
@@ -47,12 +59,12 @@ def asked(*found: Recalled, answer: str = "", **changes: object) -> Asked:
         (asked(PORTO), 1.0),
         (asked(LISBON), 0.0),
         (asked(), 0.0),
-        (asked(PORTO, evidence=frozenset({"t2", "t3"})), 0.5),  # t3 says it, too, and nothing cites it
+        (asked(PORTO, evidence=frozenset({"t2", "t3"})), 1.0),  # t3 says it again, and need not be cited
         (asked(replace(LISBON, evidence=frozenset({"t2"}))), 0.0),  # cites, but does not say it
         (asked(PORTO, evidence=frozenset()), 1.0),
     ],
 )
-def test_retrieval_is_the_share_of_evidence_that_was_found_and_says_the_answer(
+def test_retrieval_is_the_share_of_answers_that_were_found_with_a_turn_that_says_them(
     each: Asked, expected: float
 ) -> None:
     assert retrieval([each]) == expected
@@ -60,9 +72,41 @@ def test_retrieval_is_the_share_of_evidence_that_was_found_and_says_the_answer(
     assert retrieval([replace(each, gold="")]) == 0.0, "what has no answer is not counted"
 
 
+@pytest.mark.parametrize(
+    ("text", "bears"),
+    [
+        ("The user lives in Porto.", True),
+        ("The user moved from Lisbon to Porto.", True),
+        ("The user lives in Porto, no longer in Lisbon.", True),
+        ("The user's home is Porto.", True),
+        ("The user's flat is in Porto.", True),
+        ("The user does not live in Porto.", False),
+        ("The user doesn't live in Porto.", False),
+        ("It is not true that the user lives in Porto.", False),
+        ("The user lives in Lisbon, no longer in Porto.", False),
+        ("The user: I live in Porto", False),
+        ("The user said: my home is Porto.", False),
+        ("The user: you can see half of Porto", False),  # says nothing of where the user lives
+        ("The user likes Porto.", False),
+    ],
+)
+def test_a_memory_bears_an_answer_that_it_affirms_and_says_what_it_is(text: str, bears: bool) -> None:
+    each = asked(replace(PORTO, text=text), answer=text)
+    assert retrieval([each]) == float(bears)
+    assert answers([each]) == float(bears)
+
+
+def test_an_answer_that_denies_is_borne_by_a_denial_alone() -> None:
+    meat = Asked(gold="does not eat meat", evidence=frozenset({"t2"}))
+    for text, bears in (("The user does not eat meat.", 1.0), ("The user eats meat.", 0.0)):
+        assert retrieval([replace(meat, found=(replace(PORTO, text=text),))]) == bears
+
+
 def test_answers_contain_the_gold_or_share_its_words_and_need_evidence() -> None:
     assert answers([asked(PORTO, answer="In Porto.")]) == 1.0
-    two = replace(WHERE, gold="a tax adviser", found=(replace(PORTO, text="The user is a tax adviser."),))
+    two = replace(
+        WHERE, gold="a tax adviser", attribute="", found=(replace(PORTO, text="The user is a tax adviser."),)
+    )
     # gold: a tax adviser; said: a tax clerk, he; 2 common of 3 + 4 words
     assert answers([replace(two, answer="a tax clerk, he")]) == pytest.approx(2 * 2 / 7)
     assert answers([asked(LISBON, answer="Porto")]) == 0.0
@@ -75,8 +119,11 @@ def test_answers_contain_the_gold_or_share_its_words_and_need_evidence() -> None
         (asked(LISBON, PORTO), -1.0),
         (asked(LISBON), -1.0),
         (asked(), 0.0),
-        (asked(replace(LISBON, text="The user no longer lives in Lisbon."), PORTO), 1.0),
-        (asked(replace(LISBON, text="The user no longer lives in Lisbon.")), 0.0),
+        (asked(NOT_LISBON, PORTO), 1.0),
+        (asked(NOT_LISBON), 0.0),
+        (asked(replace(NOT_LISBON, evidence=frozenset({"t1"})), PORTO), -1.0),  # no turn it cites says so
+        (asked(NOT_LISBON, gold="", ended=frozenset()), -1.0),  # to deny what is to be forgotten keeps it
+        (asked(replace(PORTO, text="The user does not live in Porto."), LISBON), -1.0),
         (asked(replace(PORTO, text="The user moved from Lisbon to Porto.")), 1.0),
         (asked(LISBON, gold=""), -1.0),  # was to be forgotten
         (asked(PORTO, gold=""), 0.0),
@@ -115,6 +162,26 @@ def test_grounding_and_harm() -> None:
     assert harm(bad * 5) == -3.0
 
 
+def test_to_delete_everything_is_harm_though_it_is_refused() -> None:
+    at = datetime(2025, 3, 1, tzinfo=UTC)
+    seed = tuple(
+        Insert(key=f"m{number}", text=f"The user likes {hobby}.", evidence=(f"t{number}",))
+        for number, hobby in enumerate(("rowing", "fencing", "archery", "sailing"))
+    )
+    turns = (Turn(key="u", role="user", text="Please forget it.", at=at),)
+    episode = Episode(id="a/0", turns=turns, seed=seed)
+    environment = Environment(new_store=InMemoryMemoryStore)
+    everything = Lazy(
+        "all", lambda turns, memories: [Delete(key=each.key, evidence=("u",)) for each in memories]
+    )
+    outcome = environment.act(episode, everything)
+    refused = [call.code for call in outcome.calls if call.code]
+    assert harm(outcome.calls) == -min(len(refused), 3) < 0
+    assert all(
+        harm([Call(operation="delete", code=code)]) == -1 for code in ("delete_all", "no_user_evidence")
+    )
+
+
 def test_the_sum_is_weighed_and_bounded() -> None:
     best = Rewards(retrieval=1, answer=1, update=1, format=1, compression=1, grounding=1, harm=0)
     worst = Rewards(retrieval=0, answer=0, update=-1, format=0, compression=0, grounding=0, harm=-3)
@@ -138,35 +205,22 @@ def test_the_papers_rewards() -> None:
     assert nothing.tool_format == 0.0, "to do nothing is punished"
 
 
-@dataclass(frozen=True)
-class Scripted:
-    """A policy that does the same always."""
-
-    name: str
-    script: Callable[[Sequence[Turn], Sequence[Memory]], list[Operation]]
-
-    def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
-        return self.script(turns, memories)
-
-    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
-        return self.script(turns, memories)
-
-
-def copied(turns: Sequence[Turn], text: str) -> list[Operation]:
-    return [
-        Insert(text=text.format(turn.text), evidence=(turn.key,)) for turn in turns if turn.role == "user"
-    ]
-
-
-LAZY = (
-    Scripted("always-no-op", lambda turns, memories: [NoOp()]),
-    Scripted("copy-all", lambda turns, memories: copied(turns, "{}")),
-    Scripted("copy-all, as quotations", lambda turns, memories: copied(turns, "The user said: {}")),
-    Scripted(
-        "delete-all",
-        lambda turns, memories: [Delete(key=each.key, evidence=(turns[0].key,)) for each in memories],
-    ),
-)
+def test_a_repetition_is_paid_best_where_nothing_is_done_about_it() -> None:
+    at = datetime(2025, 3, 1, tzinfo=UTC)
+    seed = Insert(key="m", text=PORTO.text, evidence=("t2",))
+    turns = (Turn(key="t3", role="user", text="I live in Porto.", at=at),)
+    question = Question(
+        text="Where does the user live?", gold="Porto", attribute="location", evidence=("t2", "t3")
+    )
+    episode = Episode(id="a/0", turns=turns, seed=(seed,), questions=(question,))
+    noted = Update(key="m", text="The user lives in Porto indeed.", mode="refine", evidence=("t3",))
+    environment, weights = Environment(new_store=InMemoryMemoryStore), RewardWeights()
+    nothing, touched = (
+        environment.rewards(episode, Lazy("it", lambda turns, memories, done=done: done))
+        for done in ([NoOp()], [noted])
+    )
+    assert nothing.retrieval == nothing.answer == nothing.compression == 1.0
+    assert nothing.total(weights) > touched.total(weights)
 
 
 @pytest.fixture(scope="module")
@@ -174,22 +228,44 @@ def held_out() -> list[Episode]:
     return [each for seed in range(6) for each in cut(TimelineTalk(timeline(seed)), exchanges=2)]
 
 
+def truth(episode: Episode) -> Lazy:
+    return Lazy("truth", lambda turns, memories: episode.target)
+
+
+def denied(episode: Episode) -> Lazy:
+    """The truth, each sentence of which is turned into its opposite."""
+
+    def turned(operation: Operation) -> Operation:
+        if not isinstance(operation, Insert | Update):
+            return operation
+        text = re.sub(r"^(The user's .+?) is ", r"\1 is not ", operation.text)
+        return replace(operation, text=re.sub(r"^The user (?!is not)", "The user does not ", text))
+
+    return Lazy("denied truth", lambda turns, memories: list(map(turned, episode.target)))
+
+
 def test_no_lazy_policy_is_paid_better_than_the_rules_and_nothing_better_than_the_truth(
     held_out: list[Episode],
 ) -> None:
     environment, weights = Environment(new_store=InMemoryMemoryStore), RewardWeights()
 
-    def paid(episodes: Sequence[Episode], policy: Scripted | RulePolicy) -> float:
-        return mean(environment.rewards(each, policy).total(weights) for each in episodes)
+    def paid(episodes: Sequence[Episode], policy: Policy | Callable[[Episode], Policy]) -> float:
+        return mean(
+            environment.rewards(each, policy if isinstance(policy, Policy) else policy(each)).total(weights)
+            for each in episodes
+        )
 
     rules = paid(held_out, RulePolicy())
-    assert all(paid(held_out, lazy) < rules - 0.1 for lazy in LAZY)
+    lazy = {each.name: paid(held_out, each) for each in LAZY}
+    assert max(lazy.values()) < rules - 0.05, (rules, lazy)
     emptied = [replace(each, seed=()) for each in held_out]
     assert paid(emptied, LAZY[0]) < rules - 0.5, "an empty memory"
-    truth = mean(
-        rewards(environment.act(each, Scripted("truth", lambda t, m, each=each: list(each.target)))).total(
-            weights
-        )  # type: ignore[misc]
-        for each in held_out
-    )
-    assert truth > rules + 0.1
+    assert paid(held_out, truth) > rules + 0.1
+    assert paid(held_out, denied) < lazy["no-op"] + 0.02, "to deny what is true is worth nothing"
+
+
+def test_no_way_to_state_a_fact_and_no_value_of_one_is_in_both_halves() -> None:
+    for attribute in ATTRIBUTES:
+        assert not set(values_of(attribute, "train")) & set(values_of(attribute, "held_out"))
+        for ways in (attribute.plain, attribute.indirect, attribute.change, attribute.end, attribute.ask):
+            assert not set(ways.train) & set(ways.held_out)

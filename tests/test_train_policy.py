@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,15 +19,16 @@ from memgraph_plugin.memalpha.environment import Environment  # noqa: E402
 from memgraph_plugin.memalpha.episodes import Episode, TimelineTalk, cut  # noqa: E402
 from memgraph_plugin.memalpha.rewards import TERMS  # noqa: E402
 from memgraph_plugin.memalpha.timelines import timeline  # noqa: E402
-from memgraph_plugin.memalpha.train_policy import Recipe, adapted, decide, prompt_ids, save, train  # noqa: E402
+from memgraph_plugin.memalpha.train_policy import Recipe, adapted, decide, mark, prompt_ids, save, train  # noqa: E402
 from memgraph_plugin.memalpha.trained_policy import TrainedPolicy  # noqa: E402
+from memgraph_plugin.memalpha.validation import Limits  # noqa: E402
 from memgraph_plugin.models.rollouts import rollouts  # noqa: E402
 from memgraph_plugin.models.weights import Weights  # noqa: E402
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore  # noqa: E402
 from tests.tiny_models import tiny  # noqa: E402
 
 ENVIRONMENT = Environment(
-    new_store=InMemoryMemoryStore, prompt="{max_operations} {max_characters}", ask="", shown=2
+    new_store=InMemoryMemoryStore, prompt="{max_operations} {max_characters}", ask="", shown=2, newest=1
 )
 RECIPE = Recipe(
     warmup=2, warmup_batch=2, steps=2, group=2, max_tokens=24, rate=1e-3, rank=2, save_every=1, seed=3
@@ -102,11 +104,36 @@ def test_training_changes_the_adapter_logs_each_term_and_goes_on_where_it_stoppe
         train(half, episodes[:2], ENVIRONMENT, tmp_path / "a", RECIPE)
 
 
+def test_a_training_is_another_with_another_model_or_environment(
+    weights: Weights, episodes: list[Episode], tmp_path: Path
+) -> None:
+    policy = adapted(weights, RECIPE)
+    first = mark(policy, episodes, ENVIRONMENT, RECIPE)
+    with torch.no_grad():
+        for name, each in policy.model.named_parameters():
+            if "lora_" in name:
+                each.add_(1.0)  # trained in between
+    assert mark(policy, episodes, ENVIRONMENT, RECIPE) == first
+    again = replace(ENVIRONMENT, new_store=lambda: InMemoryMemoryStore())
+    assert mark(adapted(fresh(tmp_path / "base"), RECIPE), episodes, again, RECIPE) == first
+
+    other = fresh(tmp_path / "base")
+    with torch.no_grad():
+        next(other.model.parameters()).add_(1.0)
+    assert mark(adapted(other, RECIPE), episodes, ENVIRONMENT, RECIPE) != first
+    for change in (
+        {"k": 3}, {"budget": 30}, {"shown": 3}, {"newest": 2}, {"core": ()}, {"limits": Limits(operations=3)},
+        {"prompt": "p {max_operations} {max_characters}"}, {"ask": "?"},
+    ):  # fmt: skip
+        assert mark(policy, episodes, replace(ENVIRONMENT, **change), RECIPE) != first, change
+
+
 def test_what_was_saved_decides_again_and_proposes_what_the_validator_takes(
     weights: Weights, episodes: list[Episode], tmp_path: Path
 ) -> None:
     policy = adapted(weights, RECIPE)
-    text, _ = decide(policy, ENVIRONMENT, episodes[0], RECIPE)
+    text, _, whole = decide(policy, ENVIRONMENT, episodes[0], RECIPE)
+    assert not whole, "24 tokens hold no reply"
     card = {"prompt": ENVIRONMENT.prompt, "ask": "", "max_tokens": RECIPE.max_tokens}
     save(policy, tmp_path / "made", card)
     read = TrainedPolicy.from_folder(tmp_path / "made")
@@ -134,10 +161,14 @@ def test_the_command_trains_tests_and_writes_a_card(weights: Weights, tmp_path: 
     done = CliRunner().invoke(app, run)
     assert done.exit_code == 0, done.output
     card = json.loads((tmp_path / "made" / "card.json").read_text())
-    assert card["tests"].keys() == {"untrained", "warmup", "grpo", "rules"}
-    assert card["gains"].keys() == {"grpo over untrained", "grpo over warmup", "grpo over rules"}
+    others = {"untrained", "warmup", "rules", "no-op", "delete-all", "copy-all", "last 4 words"}
+    assert card["tests"].keys() >= {"grpo", *others}
+    assert card["gains"].keys() >= {f"grpo over {other}" for other in others}
+    assert card["tests"]["grpo"]["cut"] == 1.0, "12 tokens hold no reply"
+    assert card["tests"]["no-op"]["cut"] == 0.0
     assert card["tests"]["rules"]["low"] <= card["tests"]["rules"]["reward"] <= card["tests"]["rules"]["high"]
     assert "untrained" in done.output
+    assert "cut 100%" in done.output
     assert TrainedPolicy.from_folder(tmp_path / "made").max_tokens == 12
 
     hosted = CliRunner().invoke(app, [*run, "--model", "openai:gpt-4o"])

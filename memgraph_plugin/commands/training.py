@@ -14,6 +14,7 @@ from memgraph_plugin.errors import MissingExtraError
 if TYPE_CHECKING:
     from memgraph_plugin.memalpha.environment import Environment
     from memgraph_plugin.memalpha.episodes import Episode
+    from memgraph_plugin.memalpha.rewards import Rewards
     from memgraph_plugin.memalpha.train_policy import Recipe
     from memgraph_plugin.models.weights import Weights
 
@@ -126,8 +127,9 @@ def memalpha(
 ) -> None:
     """Train a local model to decide what to remember: it imitates, then learns by reward (GRPO).
 
-    Tested on persons whose phrases and values were not learned from: before, between and after, and the
-    rules beside it. Checkpoints are kept in OUTPUT.training; stopped, the same command goes on.
+    Tested on persons whose facts are other values in other words (not all: bank names, replies and how
+    others are spoken of are the same): before, between and after, beside the rules and policies that do
+    nothing or copy. Checkpoints are kept in OUTPUT.training; stopped, the same command goes on.
 
     Example: memgraph-plugin train memalpha --output policy --timelines 60 --warmup 100 --steps 100
     """
@@ -170,18 +172,21 @@ def _train_policy(
     output: Path,
     recipe: Recipe,
 ) -> dict[str, Any]:
-    """Train, and measure before, between and after; what was measured before a stop is not measured again."""
-    from dataclasses import asdict
+    """Train, and measure before, between and after; what was measured before a stop is not measured again.
 
-    from memgraph_plugin.evaluation.policies import Scored
+    Beside it the rules, and the lazy policies: a gain over the untrained model that is none over doing
+    nothing is that of having learned to do nothing."""
+    from dataclasses import asdict, replace
+
+    from memgraph_plugin.evaluation.policies import LAZY, Scored
     from memgraph_plugin.memalpha.episodes import digest
     from memgraph_plugin.memalpha.rules import RulePolicy
-    from memgraph_plugin.memalpha.train_policy import decide, train
+    from memgraph_plugin.memalpha.train_policy import Decided, decide, mark, train
     from memgraph_plugin.models.training import last_checkpoint
     from memgraph_plugin.terminal import counting
 
     folder = Path(f"{output}.training")
-    last_checkpoint(folder / "tests", f"{digest(tests)} {digest(episodes)} {recipe}")
+    last_checkpoint(folder / "tests", f"{digest(tests)} {mark(policy, episodes, environment, recipe)}")
     scores: dict[str, Scored] = {}
 
     def measure(stage: str) -> None:
@@ -190,7 +195,14 @@ def _train_policy(
             scores[stage] = Scored.from_plain(json.loads(kept.read_text("utf-8")))
             return
         with counting(options.console(err=True), f"tests, {stage}") as tell:
-            scores[stage] = Scored.of(tests, lambda each: decide(policy, environment, each, recipe)[1], tell)
+            made = list[Decided]()
+
+            def worth(episode: Episode) -> Rewards:
+                made.append(decide(policy, environment, episode, recipe))
+                return made[-1].rewards
+
+            scored = Scored.of(tests, worth, tell)
+        scores[stage] = replace(scored, cut=sum(not each.whole for each in made) / len(made))
         kept.write_text(json.dumps(scores[stage].plain()), "utf-8")
 
     measure("untrained")
@@ -199,9 +211,9 @@ def _train_policy(
             policy, episodes, environment, folder, recipe,
             progress=lambda done, total, _: tell(done, total), after=measure,
         )  # fmt: skip
-    rules = RulePolicy()
-    scores["rules"] = Scored.of(tests, lambda each: environment.rewards(each, rules))
-    last = [stage for stage in scores if stage != "rules"][-1]
+    last = [*scores][-1]
+    for other in (RulePolicy(), *LAZY):
+        scores[other.name] = Scored.of(tests, lambda each, other=other: environment.rewards(each, other))  # type: ignore[misc]
     return {
         "data": digest(episodes),
         "episodes": len(episodes),
@@ -224,8 +236,9 @@ def _save_policy(policy: Weights, output: Path, card: dict[str, Any]) -> None:
     save(policy, output, card)
     for stage, figures in card["tests"].items():
         typer.echo(
-            f"{stage:10} reward {figures['reward']:.3f} ({figures['low']:.3f} to {figures['high']:.3f}), "
-            f"recall {figures['retrieval']:.3f}, updates {figures['update']:.3f}, harm {figures['harm']:.3f}"
+            f"{stage:16} reward {figures['reward']:.3f} ({figures['low']:.3f} to {figures['high']:.3f}), "
+            f"recall {figures['retrieval']:.3f}, updates {figures['update']:.3f}, "
+            f"harm {figures['harm']:.3f}, cut {figures['cut']:.0%}"
         )
     for name, gain in card["gains"].items():
         typer.echo(f"{name}: {gain['gain']:+.3f} ({gain['low']:+.3f} to {gain['high']:+.3f})")

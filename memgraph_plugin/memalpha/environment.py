@@ -14,6 +14,7 @@ from typing import Protocol
 
 from memgraph_plugin import prompts
 from memgraph_plugin.errors import ModelReplyError
+from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
 from memgraph_plugin.memalpha.episodes import NAMESPACE, Episode, Question
 from memgraph_plugin.memalpha.grounding import ungrounded
 from memgraph_plugin.memalpha.operations import Handles, Parsed, parse_operations, read_json
@@ -39,7 +40,8 @@ from memgraph_plugin.types import (
     name_of,
 )
 
-KINDS: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")
+FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
+KINDS: tuple[MemoryKind, ...] = ("core", *FOUND)
 
 _ALL = 10_000
 
@@ -73,35 +75,51 @@ def quote(question: str, texts: Sequence[str]) -> str:  # noqa: ARG001 - an `Ans
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """How decisions are asked for, and judged.
+    """How decisions are asked for, and judged. Its `repr` is all of it but code: by that a training is known.
 
     Args:
         new_store: makes an empty store.
         k: memories that are recalled for a question, at most.
         budget: tokens of them together, at most: who keeps too much finds less. As small as these memories
             are, one or two facts; in production it is hundreds, of memories of years.
-        shown: memories of the seed that the policy sees: those that recall finds for the turns.
+        core: the blocks of the profile; the policy sees them always, as it does in production.
+        shown, newest: memories that it sees, at most: those that recall finds for the turns, and the newest
+            beside them; as many as in production.
         prompt, ask: the system message's template, and what the request ends with; short ones by default,
             since what has been learned need not be said, and each token is read in every rollout.
     """
 
-    new_store: Callable[[], Shelf]
+    new_store: Callable[[], Shelf] = field(repr=False)
     k: int = 5
     budget: int = 20
-    shown: int = 10
+    core: tuple[CoreBlock, ...] = (PROFILE,)
+    shown: int = 20
+    newest: int = 5
     limits: Limits = LIMITS
     prompt: str = prompts.DECIDE_BRIEF
     ask: str = prompts.DECIDE_BRIEF_ASK
-    answer: Answerer = field(default=quote)
+    answer: Answerer = field(default=quote, repr=False)
+    _last: dict[str, tuple[Episode, list[Memory]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def memories(self, episode: Episode) -> list[Memory]:
-        """What the policy is shown of the seed: similar to the turns first, and then the newest."""
+        """What the policy is shown: core blocks, memories similar to the turns, the newest. Kept for the last
+        episode, since the prompt, the schema and each reply of a group need the same."""
+        kept, memories = self._last.get("", (None, []))
+        if kept is not episode:
+            memories = self._shown(episode)
+            self._last[""] = (episode, memories)
+        return memories
+
+    def _shown(self, episode: Episode) -> list[Memory]:
         store = self._stocked(episode)
         said = "\n".join(turn.text for turn in episode.turns)[:2_000]
-        similar = store.recall(NAMESPACE, said, k=self.shown, kinds=KINDS)
-        found = {hit.memory.key: hit.memory for hit in similar}
-        found.update((each.key, each) for each in reversed(episode.memories) if each.key not in found)
-        return list(found.values())[: self.shown]
+        core = store.recall(NAMESPACE, "", k=_ALL, kinds=("core",))
+        similar = store.recall(NAMESPACE, said, k=self.shown, kinds=FOUND)
+        newest = store.recall(NAMESPACE, "", k=self.newest, kinds=FOUND)
+        blocks = with_declared((hit.memory for hit in core), self.core, NAMESPACE)
+        return [*blocks, *{hit.memory.key: hit.memory for hit in (*similar, *newest)}.values()]
 
     def handles(self, episode: Episode) -> Handles:
         """The names of what the policy is shown."""
@@ -166,7 +184,10 @@ class Environment:
         )
         return Asked(
             gold=question.gold,
+            question=question.text,
+            attribute=question.attribute,
             stale=question.stale,
+            ended=frozenset(question.ended),
             evidence=frozenset(question.evidence),
             found=found,
             answer=self.answer(question.text, [each.text for each in found]),

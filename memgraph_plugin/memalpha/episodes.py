@@ -23,7 +23,7 @@ from memgraph_plugin.jsonl import read_jsonl
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.rewards import contains
 from memgraph_plugin.memalpha.rules import RulePolicy
-from memgraph_plugin.memalpha.timelines import Move, Timeline
+from memgraph_plugin.memalpha.timelines import EVENT, Move, Timeline
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.operation_json import operation_from, plain_operation
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn, Update
@@ -41,12 +41,17 @@ class Question:
         gold: the answer; "" where there is none (any more), and `stale` must not be found.
         stale: what was so, was said by mistake, was to be forgotten, or never was.
         evidence: keys of the turns that say the answer.
+        attribute: what of the user it is about, as in `facts`; "" where that is unknown.
+        ended: keys of the turns that say of something stale that it is not so; of what was to be forgotten
+            none, since to say of it that it is not so is to have kept it.
     """
 
     text: str
     gold: str = ""
     stale: tuple[str, ...] = ()
     evidence: tuple[str, ...] = ()
+    attribute: str = ""
+    ended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +176,21 @@ class TimelineTalk:
                 gold=each.gold,
                 stale=(*each.stale, *(value for value in each.absent if value not in each.whose)),
                 evidence=each.evidence,
+                attribute="" if each.attribute == EVENT else each.attribute,
+                ended=self._ended(each.attribute),
             )
             for each in self.timeline.questions(after.at)
             if each.gold or each.stale or set(each.absent) - set(each.whose)
         ]
+
+    def _ended(self, attribute: str) -> tuple[str, ...]:
+        """The turns that say of a value that it is not so, whenever they come."""
+        truths = [each for each in self.timeline.truths if each.attribute == attribute and each.ended_by]
+        moves = [each for each in self.timeline.moves if each.act == "denied" and each.decoy]
+        return (
+            *(each.ended_by for each in truths if each.end != "forgotten"),
+            *(each.turn for each in moves if each.decoy and each.decoy.attribute == attribute),
+        )
 
     def target(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
         """The operations that make memory true, as far as the validator lets them; never empty."""
@@ -215,8 +231,10 @@ class RecordedTalk:
     """A conversation of a user's file: a line of JSON with "id", "sessions" and "questions".
 
     A session is a list of turns {"role", "text", "at" (ISO 8601), "key"}; the key is "session:turn" (from 0)
-    where there is none. A question is {"q", "gold", "stale", "evidence" (keys)}; it is asked after its last
-    evidence, and no longer after the turn "until". What is right to do is what the rules would.
+    where there is none. A question is {"q", "gold", "stale", "evidence", "attribute", "ended"} (`Question`;
+    the last two may be missing: any attribute, and where there is an answer, its evidence ends what is
+    stale); it is asked after its last evidence, and no longer after the turn "until". What is right to do is
+    what the rules would.
     """
 
     id: str
@@ -306,18 +324,15 @@ def _plain(episode: Episode) -> dict[str, Any]:
         "id": episode.id,
         "turns": [asdict(turn) for turn in episode.turns],
         "seed": [plain_operation(insert) for insert in episode.seed],
-        "questions": [
-            {"q": each.text, "gold": each.gold, "stale": each.stale, "evidence": each.evidence}
-            for each in episode.questions
-            if each.gold
-        ],
-        "probes": [
-            {"q": each.text, "must_not_contain": each.stale, "evidence": each.evidence}
-            for each in episode.questions
-            if not each.gold
-        ],
+        "questions": [_plain_question(each, "stale") for each in episode.questions if each.gold],
+        "probes": [_plain_question(each, "must_not_contain") for each in episode.questions if not each.gold],
         "target": [plain_operation(each) for each in episode.target],
     }
+
+
+def _plain_question(question: Question, stale: str) -> dict[str, Any]:
+    plain = asdict(question)
+    return {"q": plain.pop("text"), stale: plain.pop("stale"), **plain}
 
 
 def _episode(record: Mapping[str, Any]) -> Episode:
@@ -357,11 +372,14 @@ def _turn(fields: Mapping[str, Any], key: str) -> Turn:
 
 
 def _question(fields: Mapping[str, Any]) -> Question:
+    evidence = tuple(fields.get("evidence", ()))
     return Question(
         text=fields["q"],
         gold=str(fields.get("gold", "")),
         stale=tuple(fields.get("stale", ())),
-        evidence=tuple(fields.get("evidence", ())),
+        evidence=evidence,
+        attribute=str(fields.get("attribute", "")),
+        ended=tuple(fields.get("ended", evidence if fields.get("gold") else ())),
     )
 
 

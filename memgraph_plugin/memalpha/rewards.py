@@ -6,6 +6,10 @@ four (Mem-alpha, arXiv 2509.25911), for comparison. No model judges: what counts
 Departs from the paper on purpose: what recall finds is paid, not an answer by another model alone; to do
 nothing is a valid operation; a delete is judged by what it does to the answers; a handle that was not shown
 is a failure; a small memory pays only as far as it is of use.
+
+A memory bears an answer if it says at least half of its words, affirms it, says it of the user and not in
+words of "I" and "my", and says what of the user it is, where the question's attribute is known: a turn's
+words copied into memory bear little, and a denial nothing. English, as the rules.
 """
 
 from __future__ import annotations
@@ -14,11 +18,15 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from memgraph_plugin.memalpha.words import content_words, normalise, share
+from memgraph_plugin.memalpha.facts import ALIASES, fact_in, read_clause
+from memgraph_plugin.memalpha.words import content_words, normalise, share, stem, words
 from memgraph_plugin.types import OperationName
 
-HARMFUL = frozenset({"unknown_handle", "unsupported_delete", "instruction_like", "secret"})
+HARMFUL = frozenset(
+    {"unknown_handle", "unsupported_delete", "delete_all", "no_user_evidence", "instruction_like", "secret"}
+)
 """Codes of refused operations that would have done harm, and not only nothing."""
 
 MOST_HARM = 3
@@ -27,7 +35,15 @@ MOST_HARM = 3
 BEARING = 0.5
 """The share of an answer's words that a memory must have to bear it: to cite the turn alone is no use."""
 
-_ENDED = re.compile(r"\b(?:no longer|not|never|formerly|former|used to|until)\b", re.I)
+_DENIED = re.compile(
+    r"\b(?:no longer|not|never|no|false|former(?:ly)?|ex|previous(?:ly)?|used to|once|gave up|given up|"
+    r"stopped|quit|dropped|ended|until)\b|n['’]t\b",
+    re.I,
+)
+_CLAUSE = re.compile(r"[,;:.]|\bbut\b")
+_OWN = re.compile(r"\b(?:I|i|[Mm]y|[Mm]ine|[Mm]e|[Ww]e|[Oo]ur)\b")
+_USERS = re.compile(r"^the user(?P<whose>['’]s)? (?P<verb>\w+)", re.I)
+_FIRST = {"is": "am", "has": "have", "does": "do", "was": "was"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +77,19 @@ class Asked:
 
     Args:
         gold: the answer; "" of a question about something that was to be forgotten.
+        question, attribute: what was asked, and what of the user that is, as in `facts`; "" where unknown.
         stale: what was true once, was denied, or was to be forgotten.
-        evidence: keys of the turns that say the answer.
+        evidence: keys of the turns that say the answer, each by itself.
+        ended: keys of the turns that say that something stale is not so (any more).
         answer: what the answerer made of what was found.
     """
 
     gold: str
+    question: str = ""
+    attribute: str = ""
     stale: tuple[str, ...] = ()
     evidence: frozenset[str] = frozenset()
+    ended: frozenset[str] = frozenset()
     found: tuple[Recalled, ...] = ()
     answer: str = ""
 
@@ -136,25 +157,23 @@ def rewards(outcome: Outcome) -> Rewards:
 
 
 def retrieval(asked: Sequence[Asked]) -> float:
-    """R_ret, 0..1: the mean, over questions with an answer, of the share of evidence turns that some memory
-    found bears: it cites the turn and says at least half of the answer's words. 0 without such questions."""
-    scores = [_found_share(each) for each in asked if each.gold]
-    return _mean(scores)
+    """R_ret, 0..1: the share of questions with an answer for which a memory was found that bears it and cites
+    a turn that says it: any one, else each repetition would have to be noted. 0 without such questions."""
+    return _mean([float(_is_found(each)) for each in asked if each.gold])
 
 
 def answers(asked: Sequence[Asked]) -> float:
     """R_ans, 0..1: the mean, over questions with an answer, of 1 where the reply contains it and of the F1 of
-    their words else; 0 for a question whose evidence was not found."""
-    return _mean(
-        [_answered(each.gold, each.answer) if _found_share(each) else 0.0 for each in asked if each.gold]
-    )
+    their words else; 0 where it denies it, or where no memory that bears the answer was found."""
+    return _mean([_answered(each) if _is_found(each) else 0.0 for each in asked if each.gold])
 
 
 def updates(asked: Sequence[Asked]) -> float:
-    """R_upd, -1..1: the mean, over questions of which something is stale, of 1 where the current value comes
-    before any stale one, -1 where a stale one comes first, 0 where neither comes.
+    """R_upd, -1..1: the mean, over questions of which something is stale, of 1 where a memory that bears the
+    current value comes before any stale one, -1 where a stale one comes first, 0 where neither comes.
 
-    What was to be forgotten has no current value: at best 0. A text with "no longer" is not stale."""
+    What was to be forgotten has no current value: at best 0. A text with "no longer" is not stale where it
+    cites the turn that says so."""
     return _mean([_order(each) for each in asked if each.stale])
 
 
@@ -232,32 +251,91 @@ def contains(text: str, value: str) -> bool:
     return bool(value) and f" {normalise(value)} " in f" {normalise(text)} "
 
 
-def _found_share(asked: Asked) -> float:
-    wanted = content_words(asked.gold)
-    bearing = [
-        each.evidence
+def denies(text: str) -> bool:
+    """Whether a text says of something that it is not so, or no longer."""
+    return bool(_DENIED.search(text))
+
+
+def _is_found(asked: Asked) -> bool:
+    return any(
+        _bears(asked, each.text) and (not asked.evidence or asked.evidence & each.evidence)
         for each in asked.found
-        if contains(each.text, asked.gold) or (wanted and share(wanted, content_words(each.text)) >= BEARING)
-    ]
-    cited = frozenset().union(*bearing)
-    return len(asked.evidence & cited) / len(asked.evidence) if asked.evidence else float(bool(bearing))
+    )
 
 
-def _answered(gold: str, answer: str) -> float:
-    if contains(answer, gold):
+def _bears(asked: Asked, text: str) -> bool:
+    """Whether a memory of this text gives the answer (the module says when)."""
+    wanted, said = content_words(asked.gold), content_words(text)
+    return (
+        (contains(text, asked.gold) or (bool(wanted) and share(wanted, said) >= BEARING))
+        and _affirms(asked, text)
+        and (not _OWN.search(text) or bool(_OWN.search(asked.gold)))
+        and (not asked.attribute or _is_about(asked, text))
+    )
+
+
+def _affirms(asked: Asked, text: str) -> bool:
+    """Whether the text denies as much as the answer does. "no longer in Lisbon" beside it denies nothing."""
+    parts = (
+        part
+        for part in _CLAUSE.split(text)
+        if not (denies(part) and any(contains(part, old) for old in asked.stale))
+    )
+    return denies(" ".join(parts)) == denies(asked.gold)
+
+
+def _is_about(asked: Asked, text: str) -> bool:
+    """Whether a text names the attribute, states it in a known way, or has a word of the question's own."""
+    named = (asked.attribute, *(alias for alias, name in ALIASES.items() if name == asked.attribute))
+    meant = {stem(word) for name in named if " " not in name for word in words(name)}
+    meant |= content_words(f"{asked.question} {asked.attribute}") - content_words(asked.gold)
+    return asked.attribute in _attributes(text) or not meant.isdisjoint(map(stem, words(text)))
+
+
+@lru_cache(maxsize=4096)  # the same memories are found for many questions of many rollouts
+def _attributes(text: str) -> frozenset[str]:
+    """What of the user a text states: as the rules write it, or as the user would say it of themselves."""
+    written = fact_in(text, {})
+    said = (fact.attribute for fact in read_clause(_as_said(text), "user", "The user"))
+    return frozenset([*said, *([written.attribute] if written and written.subject == "user" else [])])
+
+
+def _as_said(text: str) -> str:
+    """A sentence about the user in the user's mouth: "The user enjoys tea." is "I enjoy tea"."""
+
+    def said(match: re.Match[str]) -> str:
+        verb = match["verb"]
+        return f"My {verb}" if match["whose"] else f"I {_FIRST.get(verb.lower()) or verb.removesuffix('s')}"
+
+    return _USERS.sub(said, text).removesuffix(".")
+
+
+def _answered(asked: Asked) -> float:
+    if not _affirms(asked, asked.answer):
+        return 0.0
+    if contains(asked.answer, asked.gold):
         return 1.0
-    expected, said = Counter(normalise(gold).split()), Counter(normalise(answer).split())
+    expected, said = Counter(normalise(asked.gold).split()), Counter(normalise(asked.answer).split())
     common = (expected & said).total()
     return 2 * common / (expected.total() + said.total()) if common else 0.0
 
 
 def _order(asked: Asked) -> float:
     for each in asked.found:
-        if contains(each.text, asked.gold):
+        if _bears(asked, each.text):
             return 1.0
-        if any(contains(each.text, old) for old in asked.stale) and not _ENDED.search(each.text):
+        if _misleads(asked, each):
             return -1.0
     return 0.0
+
+
+def _misleads(asked: Asked, found: Recalled) -> bool:
+    """Whether it tells something stale: not beside the answer, nor as ended by a turn that does end it."""
+    if not any(contains(found.text, old) for old in asked.stale):
+        return False
+    if contains(found.text, asked.gold) and _affirms(asked, found.text):
+        return False
+    return not (denies(found.text) and asked.ended & found.evidence)
 
 
 def _mean(values: Sequence[float], *, empty: float = 0.0) -> float:

@@ -1,7 +1,10 @@
 """The words of generated timelines: what people have and are, and two disjoint sets of ways to say it.
 
 Written for this project, under its licence. Each `Ways` has phrases for training and others to test with; the
-values of an attribute are divided too (`values_of`), so that nothing that was trained on is tested with.
+values of an attribute and the events are divided too (`values_of`): no fact that was trained on is tested
+with, nor a way to state it. Shared by both halves is the rest: `BANKS` (in quotations to be ignored),
+`REPLIES` of the assistant, an attribute's `noun`, `third` and `past` (in what is to be forgotten, is said of
+others, supposed or denied), and `written`, the form of a right memory.
 
 A phrase has `{v}`, the value, and where one was before, `{old}`.
 """

@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
@@ -37,7 +37,7 @@ from memgraph_plugin.memalpha.rewards import TERMS, Rewards, RewardWeights, rewa
 from memgraph_plugin.memalpha.tools import shown_schema
 from memgraph_plugin.models.rollouts import Rollout, rollouts
 from memgraph_plugin.models.training import Told, last_checkpoint
-from memgraph_plugin.models.weights import Weights
+from memgraph_plugin.models.weights import Weights, weights_hash
 from memgraph_plugin.types import Delete, NoOp, Update
 
 IGNORED = -100
@@ -124,14 +124,27 @@ def train(
             after(stage)
 
 
-def decide(
-    weights: Weights, environment: Environment, episode: Episode, recipe: Recipe
-) -> tuple[str, Rewards]:
-    """The greedy reply to one episode, and what it is worth."""
+def mark(weights: Weights, episodes: Sequence[Episode], environment: Environment, recipe: Recipe) -> str:
+    """What a training's outcome depends on: the model below the adapter, its chat template, the data, the
+    recipe, and all of the environment but its code."""
+    base = weights_hash(weights.model, without="lora_")
+    return f"{base} {weights.tokenizer.chat_template} {digest(episodes)} {recipe} {environment}"
+
+
+class Decided(NamedTuple):
+    """A reply, what it is worth, and whether it came to its end within the allowed tokens."""
+
+    reply: str
+    rewards: Rewards
+    whole: bool
+
+
+def decide(weights: Weights, environment: Environment, episode: Episode, recipe: Recipe) -> Decided:
+    """The greedy reply to one episode."""
     prompt, schema = prompt_ids(weights, environment, episode), _schema(environment, episode)
     reply = rollouts(weights, prompt, 1, schema, max_tokens=recipe.max_tokens)[0]
     text = weights.tokenizer.decode(reply.tokens, skip_special_tokens=True)
-    return text, rewards(environment.play(episode, text))
+    return Decided(text, rewards(environment.play(episode, text)), reply.whole)
 
 
 def prompt_ids(weights: Weights, environment: Environment, episode: Episode) -> list[int]:
@@ -175,6 +188,7 @@ def _imitate(
     rows = [_imitated(weights, environment, each) for each in episodes if each.target]
     if not rows:
         raise ConfigurationError("No episode has a target: there is nothing to imitate (set warmup to 0).")
+    training = mark(weights, episodes, environment, recipe)
     trainer = Trainer(
         model=weights.model,
         args=TrainingArguments(
@@ -191,7 +205,6 @@ def _imitate(
         callbacks=[Told(progress)] if progress else [],
     )
     trainer.remove_callback(PrinterCallback)
-    training = _training(episodes, environment, recipe)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "warmup", training))
 
 
@@ -231,6 +244,7 @@ def _reinforce(
     progress: Callable[[int, int, float], None] | None,
 ) -> None:
     """TRL is given the episodes' ids for prompts: requests, replies and rewards are made by `_Rollouts`."""
+    training = mark(weights, episodes, environment, recipe)
     args = GRPOConfig(
         output_dir=str(folder / "grpo"),
         max_steps=recipe.steps,
@@ -259,7 +273,6 @@ def _reinforce(
             callbacks=[_Logged(folder / "rewards.jsonl"), *([Told(progress)] if progress else [])],
         )
     trainer.remove_callback(PrinterCallback)
-    training = _training(episodes, environment, recipe)
     trainer.train(resume_from_checkpoint=last_checkpoint(folder / "grpo", training))
 
 
@@ -359,7 +372,3 @@ def _arguments(weights: Weights, recipe: Recipe) -> dict[str, Any]:
         "disable_tqdm": True,
         "dataloader_pin_memory": False,
     }
-
-
-def _training(episodes: Sequence[Episode], environment: Environment, recipe: Recipe) -> str:
-    return f"{digest(episodes)} {recipe} {environment.prompt} {environment.ask}"

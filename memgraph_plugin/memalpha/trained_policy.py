@@ -1,4 +1,9 @@
-"""A policy that `train_policy` made, at work: asked and held to the schema just as it was trained."""
+"""A policy that `train_policy` made, at work: asked and held to the schema as it was trained.
+
+What it is shown was in training what the step `decide` shows by default: the block `core:profile`, 20 similar
+memories, the newest 5. Other blocks, more memories than a generated person has (a dozen), and turns longer
+than theirs it has never seen.
+"""
 
 from __future__ import annotations
 

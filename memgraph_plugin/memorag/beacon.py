@@ -24,8 +24,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from memgraph_plugin.errors import ConfigurationError, FingerprintMismatch
-from memgraph_plugin.memorag.fingerprint import weights_hash
 from memgraph_plugin.memorag.kv_memory import Cache
+from memgraph_plugin.models.weights import weights_hash
 
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 

@@ -6,19 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
-
-import torch
 
 from memgraph_plugin.errors import FingerprintMismatch
 from memgraph_plugin.memorag.spec import MemorySpec
-from memgraph_plugin.models.weights import Weights
+from memgraph_plugin.models.weights import Weights, weights_hash
 
 VOLATILE = ("_name_or_path", "name_or_path", "transformers_version", "torch_dtype", "dtype", "architectures")
 """Fields of a configuration that change nothing of what is computed."""
-
-SAMPLED = 64
-"""Numbers of each tensor that go into the fingerprint of a model's weights."""
 
 
 def fingerprint(weights: Weights, spec: MemorySpec, adapter: str = "") -> dict[str, str]:
@@ -35,16 +29,6 @@ def fingerprint(weights: Weights, spec: MemorySpec, adapter: str = "") -> dict[s
         "adapter": adapter,
         **{name: str(value) for name, value in asdict(spec).items()},
     }
-
-
-def weights_hash(module: Any) -> str:
-    """A hash of the names, shapes and first numbers of every tensor."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        found.update(f"{name} {tuple(tensor.shape)}".encode())
-        some = tensor.detach().flatten()[:SAMPLED].to("cpu", torch.float32)
-        found.update(some.numpy().tobytes())
-    return found.hexdigest()
 
 
 def check(found: Mapping[str, str], expected: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -20,6 +21,9 @@ from memgraph_plugin.errors import ConfigurationError
 
 _loaded: dict[str, Weights] = {}
 _lock = threading.Lock()
+
+SAMPLED = 64
+"""Numbers of each tensor that go into the hash of a model's weights."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,19 @@ def load_weights(path: str) -> Weights:
         if path not in _loaded:
             _loaded[path] = _load(path)
         return _loaded[path]
+
+
+def weights_hash(module: Any, *, without: str = "") -> str:
+    """A hash of the names, shapes and first numbers of every tensor; `without` those that have this in their
+    name."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        if without and without in name:
+            continue
+        found.update(f"{name} {tuple(tensor.shape)}".encode())
+        some = tensor.detach().flatten()[:SAMPLED].to("cpu", torch.float32)
+        found.update(some.numpy().tobytes())
+    return found.hexdigest()
 
 
 def _load(path: str) -> Weights:
