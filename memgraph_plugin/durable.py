@@ -62,7 +62,8 @@ RETURNING id"""
 
 _PENDING = """
 SELECT args->'exchanges' AS exchanges FROM procrastinate_jobs
-WHERE lock = %(lock)s AND status IN ('todo', 'doing') ORDER BY id"""
+WHERE lock = %(lock)s AND status NOT IN ('succeeded', 'cancelled') ORDER BY id"""
+# A dead letter, too: replayed after a request to forget, it would bring back what was meant.
 
 _LATEST = "SELECT (now() + %(seconds)s * interval '1 second')::text AS latest"
 

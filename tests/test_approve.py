@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from memgraph_plugin.state import Pending
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.store.postgres import PostgresMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings, ScriptedChatModel
-from memgraph_plugin.types import Delete, Insert, NoOp
+from memgraph_plugin.types import Delete, Insert, NoOp, Update
 from tests.conversations import ANN, HERS, compiled, say, texts
 from tests.test_chat_policy import call
 
@@ -143,6 +144,26 @@ def test_no_edit_takes_a_block_past_its_limit_or_a_delete_anywhere() -> None:
     assert (edited.key, edited.value) == (PROFILE.key, PROFILE.as_value())
 
 
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"text": "a\0b"}, "NUL"),
+        ({"text": "x" * 601}, "600 are allowed"),
+        ({"importance": 7.0}, "between 0 and 1"),
+        ({"importance": float("nan")}, "no operation"),
+        ({"valid_from": "2020-01-01T00:00:00"}, "time zone"),
+        ({"valid_from": "2020-01-01T00:00:00Z", "valid_to": "2010-01-01T00:00:00Z"}, "later"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_asked_for_again(store: Any, changes: Any, why: str) -> None:
+    graph, _ = graph_of(store, call(inserted("The user plays chess.")))
+    say(graph, "I play chess.")
+    result = graph.invoke(Command(resume=[changes]), THREAD, context=ANN)
+    assert why in result["__interrupt__"][0].value["error"]
+    graph.invoke(Command(resume="approve"), THREAD, context=ANN)
+    assert texts(store, "semantic") == ["The user plays chess."]
+
+
 def test_a_run_in_postgres_is_resumed_by_another_process_and_written_once(dsn: str) -> None:
     from langgraph.checkpoint.postgres import PostgresSaver
 
@@ -160,6 +181,47 @@ def test_a_run_in_postgres_is_resumed_by_another_process_and_written_once(dsn: s
             turns = [hit.memory.text for hit in store.recall(HERS, "", k=50, kinds=("turn",))]
     assert facts == ["The user plays chess."]
     assert sorted(turns) == ["All right.", "I play chess."]
+
+
+@pytest.mark.parametrize("op", ["update", "delete"])
+def test_a_yes_is_to_what_was_shown_and_overwrites_nothing_newer(store: Any, op: str) -> None:
+    store.apply(HERS, [Insert(key="k", text="The user's dentist is Dr Adams.")])
+    more = {"text": "The user's dentist is Dr Brown.", "mode": "supersede"} if op == "update" else {}
+    change = {"op": op, "handle": "s1", "evidence": ["t1"], **more}
+    graph, _ = graph_of(store, call(change), approve=(op,))
+    assert say(graph, "My dentist Dr Adams is wrong, it is Dr Brown, forget it.")["__interrupt__"]
+    store.apply(HERS, [Update(key="k", text="The user's dentist is Dr Chen.")])
+    result = graph.invoke(Command(resume="approve"), THREAD, context=ANN)
+    assert [each["code"] for each in result["receipts"] if each["code"]] == ["version_conflict"]
+    assert texts(store, "semantic") == ["The user's dentist is Dr Chen."]
+
+
+def test_a_policy_that_names_no_version_means_the_one_it_was_shown(store: Any) -> None:
+    class Careless(RulePolicy):
+        def propose(self, turns: Any, memories: Any) -> Any:
+            return [replace(each, version=None) for each in super().propose(turns, memories)]
+
+    store.apply(HERS, [Insert(key="k", text="The user lives in Lisbon.")])
+    graph = compiled(None, store, policy=Careless(), approve=("update",))
+    assert say(graph, "I moved to Porto.")["__interrupt__"]
+    store.apply(HERS, [Update(key="k", text="The user lives in Rome.")])
+    graph.invoke(Command(resume="approve"), THREAD, context=ANN)
+    assert texts(store, "semantic") == ["The user lives in Rome."]
+
+
+@pytest.mark.parametrize("erased", [True, False])
+async def test_what_was_forgotten_before_the_answer_does_not_come_back(store: Any, erased: bool) -> None:
+    graph, _ = graph_of(store, call(inserted("The user plays chess.")), call())
+    say(graph, "I play chess.")
+    if erased:
+        store.forget(HERS)
+    else:
+        store.apply(HERS, [Delete(key=hit.memory.key) for hit in store.recall(HERS, "I play chess.", k=1)])
+    left = texts(store)
+    result = await graph.ainvoke(Command(resume="approve"), THREAD, context=ANN)
+    assert [each["code"] for each in result["receipts"] if each["code"]] == ["unknown_evidence"]
+    assert texts(store) == left
+    assert "I play chess." not in left
 
 
 def test_a_no_op_needs_nobody(store: Any) -> None:

@@ -23,7 +23,7 @@ from memgraph_plugin.nodes.submit import Submission, plain_submission, settle, s
 from memgraph_plugin.state import MemoryContext
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.testing.chat_model import ScriptedChatModel
-from memgraph_plugin.types import Memory, Operation, Turn
+from memgraph_plugin.types import Delete, Insert, Memory, Operation, Turn
 
 ANA = ("memories", "ana")
 WRITTEN = ("core", "semantic", "episodic")
@@ -172,6 +172,79 @@ def test_turns_that_were_deleted_meanwhile_are_not_decided_on() -> None:
         talk(store, ["I live in Lisbon."], writer=writer)
         store.delete_namespace(ANA)
     assert texts(store) == []
+
+
+@pytest.mark.parametrize("gone", ["erased", "forgotten"])
+def test_what_is_let_go_while_it_is_decided_on_does_not_come_back(gone: str) -> None:
+    store = InMemoryMemoryStore()
+
+    class Meanwhile(RulePolicy):
+        def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+            if gone == "erased":
+                store.forget(ANA)
+            elif "I live in Lisbon." in texts(store, "turn"):
+                keys = [turn.key for turn in turns if turn.text == "I live in Lisbon."]
+                store.apply(ANA, [Delete(key=key) for key in keys])
+            return RulePolicy.propose(self, turns, memories)
+
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(store, ["I live in Lisbon."], writer=writer, policy=Meanwhile())
+    assert not writer.failures
+    assert "Lisbon" not in " ".join(texts(store, *WRITTEN, "turn"))
+    assert store.log(ANA) == [] or gone == "forgotten"
+
+
+def test_what_cannot_be_decided_on_keeps_nobody_from_forgetting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise StoreError("Rex the dog")
+
+    store = InMemoryMemoryStore()
+    lines = ["I have a dog called Rex.", "I live in Lisbon.", "Please forget that I live in Lisbon."]
+    with BackgroundWriter(pause=NEVER) as writer:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys.modules["memgraph_plugin.nodes.submit"], "settle", fails)
+            talk(store, lines, writer=writer)
+        assert "Lisbon" not in " ".join(texts(store, "turn"))
+        assert len(writer.pending(ANA)) == 2
+    assert texts(store) == ["The user's dog is called Rex."]
+    assert "StoreError" in caplog.text
+    assert "Rex" not in caplog.text
+
+
+async def test_nor_does_it_in_async_runs() -> None:
+    store = InMemoryMemoryStore()
+
+    class Meanwhile(RulePolicy):
+        async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+            store.forget(ANA)
+            return self.propose(turns, memories)
+
+    async with BackgroundWriter(pause=NEVER) as writer:
+        graph = build_memory_graph(writer=writer, policy=Meanwhile()).compile(store=store)
+        asked = {"messages": [HumanMessage("I live in Lisbon.", id="1")]}
+        await graph.ainvoke(asked, context=MemoryContext(user_id="ana"))
+    assert not writer.failures
+    assert texts(store, *WRITTEN, "turn") == []
+
+
+@pytest.mark.parametrize("later", [True, False])
+def test_the_log_says_what_was_refused_whenever_it_was_decided(later: bool) -> None:
+    class Foreign(RulePolicy):
+        def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+            return [
+                Delete(key="somebody\0else's", evidence=(turns[0].key,)),
+                Insert(text="x", evidence=("?",)),
+            ]
+
+    store = InMemoryMemoryStore()
+    with BackgroundWriter(pause=NEVER) as writer:
+        talk(store, ["I live in Lisbon."], policy=Foreign(), **({"writer": writer} if later else {}))
+    assert not writer.failures
+    refused = [each for batch in store.log(ANA) for each in batch.receipts if each.code]
+    assert [each.code for each in refused] == ["schema", "unknown_evidence"]
+    assert [each.key for each in refused] == ["somebodyelse's", None]
 
 
 def test_the_middleware_hands_over() -> None:

@@ -136,6 +136,32 @@ async def test_a_request_to_forget_meets_what_still_waits(dsn: str) -> None:
     assert await asyncio.to_thread(texts, dsn) == []
 
 
+async def test_a_dead_letter_does_not_bring_back_what_was_forgotten(dsn: str) -> None:
+    await asyncio.to_thread(say, dsn, "I live in Lisbon.")
+    alter(dsn, "UPDATE procrastinate_jobs SET status = 'failed'")
+    await asyncio.to_thread(say, dsn, "Please forget where I live.", thread="u")
+    assert "Lisbon" not in " ".join(await asyncio.to_thread(texts, dsn, "turn", "semantic"))
+    durable.replay(dsn, SCHEMA, [letter.id for letter in durable.dead_letters(dsn, SCHEMA)])
+    await work(dsn, once=True)
+    assert await asyncio.to_thread(texts, dsn) == []
+
+
+async def test_what_is_erased_while_a_worker_decides_does_not_come_back(dsn: str) -> None:
+    def erase() -> None:
+        env = {"MEMGRAPH_PLUGIN_DSN": dsn, "MEMGRAPH_PLUGIN_EMBEDDINGS": "none"}
+        assert CliRunner().invoke(cli, ["forget", "--user", "ana", "--yes"], env=env).exit_code == 0
+
+    class Meanwhile(RulePolicy):
+        async def apropose(self, turns: Any, memories: Any) -> Any:
+            await asyncio.to_thread(erase)
+            return self.propose(turns, memories)
+
+    await asyncio.to_thread(say, dsn, "I live in Lisbon.")
+    await work(dsn, once=True, policy=Meanwhile)
+    assert await asyncio.to_thread(texts, dsn, "turn", "semantic") == []
+    assert jobs(dsn) == []
+
+
 async def test_what_fails_is_tried_again_then_a_dead_letter_that_can_be_replayed(
     dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,8 +52,10 @@ def forget(
             if typer.prompt(f"Type {user} to go on", default="", show_default=False) != user:
                 typer.echo("Nothing was erased.")
                 raise typer.Exit(1)
+        where = database(used), used.db_schema
+        forget_jobs(*where, namespace)  # or a worker begins one, and is waited for
         erasure = store.forget(namespace, vacuum=vacuum)
-    forget_jobs(database(used), used.db_schema, namespace)
+    forget_jobs(*where, namespace)  # of what was said meanwhile
     for table, rows in erasure.counts.items():
         typer.echo(f"{rows:>9,}  {table}")
     typer.echo(f"Erased. Receipt {erasure.id}\n  salt   {erasure.salt}\n  digest {erasure.digest}")

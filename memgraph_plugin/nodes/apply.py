@@ -6,24 +6,26 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from langchain_core.messages import AnyMessage
 from langchain_core.runnables import RunnableLambda
 from langgraph.runtime import get_runtime
 
+from memgraph_plugin.errors import MemoryNotFound
 from memgraph_plugin.memalpha.safety import UNCHECKED
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.decide import Decision
 from memgraph_plugin.nodes.forget import (
     REQUEST_KEPT,
-    Wish,
-    aturns_to_forget,
+    Forgotten,
+    ato_forget,
     is_private,
-    turns_to_forget,
+    to_forget,
     wishes_in,
 )
 from memgraph_plugin.nodes.scope import Scope, scope_of
-from memgraph_plugin.nodes.transcript import TURN, Said, as_read, exchange
+from memgraph_plugin.nodes.transcript import TURN, Said, as_read, exchange, storable
 from memgraph_plugin.state import (
     MemoryContext,
     MemoryState,
@@ -40,7 +42,9 @@ ACTOR = "graph"
 """Who the log says wrote."""
 
 ATTEMPTS = 3
-"""Times that an operation is validated anew when its memory was changed by somebody else meanwhile."""
+"""Times that an operation is validated anew when its memory was changed by somebody else meanwhile.
+
+None where a human has approved it for the memory as it was."""
 
 
 def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
@@ -71,94 +75,141 @@ def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemorySta
 
 
 def write(
-    scope: Scope, messages: Sequence[AnyMessage], decision: Decision, *, once: str = ""
+    scope: Scope,
+    messages: Sequence[AnyMessage],
+    decision: Decision,
+    *,
+    once: str = "",
+    stored: Sequence[str] | None = None,
+    attempts: int = ATTEMPTS,
 ) -> list[Receipt]:
     """Store the newest exchange and what was decided on it; one receipt for each turn and operation.
 
-    The same exchange is written once a policy; with `once`, once under that name, whoever decided.
+    Args:
+        once: the same exchange is written once a policy; with this, once under that name, whoever decided.
+        stored: the keys of the turns that were decided on, where they were stored before. They are not
+            stored again: who had them erased meanwhile does not want them back, nor what was read off them.
+        attempts: see `ATTEMPTS`.
 
     Raises:
+        MemoryNotFound: one of `stored` is gone; nothing was written.
         StoreError: nothing was written.
     """
     said = exchange(messages, thread=scope.thread, now=scope.now)
-    wishes = wishes_in(as_read(said), decision.operations)
-    batch = batch_of(scope, said, decision, wishes, turns_to_forget(scope, wishes))
-    if not (batch or decision.held):
-        return list(decision.rejected)
+    forgotten = to_forget(scope, wishes_in(as_read(said), decision.operations))
+    decision = _without(decision, forgotten)
+    batch = batch_of(scope, said if stored is None else (), decision, forgotten)
+    rejected = _to_log(decision)
+    if not (batch or decision.held or rejected):
+        return []
     key = _idempotency_key(scope, said, once or decision.policy)
-    receipts = scope.store.apply(
-        scope.namespace, batch, idempotency_key=key, actor=ACTOR, policy=decision.policy, held=decision.held
-    ).receipts
-    for attempt in range(1, ATTEMPTS + 1):
+    who: dict[str, Any] = {"actor": ACTOR, "policy": decision.policy}
+    more: dict[str, Any] = {"held": decision.held, "rejected": rejected}
+    more["requires"] = (*(stored or ()), *forgotten.summaries)
+    for each in forgotten.held:
+        scope.store.discard(scope.namespace, each)
+    try:
+        receipts = scope.store.apply(scope.namespace, batch, idempotency_key=key, **who, **more).receipts
+    except MemoryNotFound:
+        if stored is not None or not forgotten.summaries:
+            raise
+        return write(scope, messages, decision, once=once)  # somebody else had an event forgotten
+    who["requires"] = _still_there(stored, forgotten)
+    for attempt in range(1, attempts + 1):
         conflicts = _conflicts(batch, receipts)
         histories = [scope.store.history(scope.namespace, operation.key) for operation in conflicts]
         retry = _validated_anew(conflicts, histories, said)
         if not retry:
             break
-        again = scope.store.apply(
-            scope.namespace, retry, idempotency_key=f"{key}:{attempt}", actor=ACTOR, policy=decision.policy
-        )
+        again = scope.store.apply(scope.namespace, retry, idempotency_key=f"{key}:{attempt}", **who)
         receipts = _merged(receipts, again.receipts)
-    return _finished(scope, receipts, decision)
+    return _finished(scope, receipts)
 
 
 async def awrite(
-    scope: Scope, messages: Sequence[AnyMessage], decision: Decision, *, once: str = ""
+    scope: Scope,
+    messages: Sequence[AnyMessage],
+    decision: Decision,
+    *,
+    once: str = "",
+    stored: Sequence[str] | None = None,
+    attempts: int = ATTEMPTS,
 ) -> list[Receipt]:
     """Async twin of `write`."""
     said = exchange(messages, thread=scope.thread, now=scope.now)
-    wishes = wishes_in(as_read(said), decision.operations)
-    batch = batch_of(scope, said, decision, wishes, await aturns_to_forget(scope, wishes))
-    if not (batch or decision.held):
-        return list(decision.rejected)
+    forgotten = await ato_forget(scope, wishes_in(as_read(said), decision.operations))
+    decision = _without(decision, forgotten)
+    batch = batch_of(scope, said if stored is None else (), decision, forgotten)
+    rejected = _to_log(decision)
+    if not (batch or decision.held or rejected):
+        return []
     key = _idempotency_key(scope, said, once or decision.policy)
-    receipts = (
-        await scope.store.aapply(
-            scope.namespace,
-            batch,
-            idempotency_key=key,
-            actor=ACTOR,
-            policy=decision.policy,
-            held=decision.held,
-        )
-    ).receipts
-    for attempt in range(1, ATTEMPTS + 1):
+    who: dict[str, Any] = {"actor": ACTOR, "policy": decision.policy}
+    more: dict[str, Any] = {"held": decision.held, "rejected": rejected}
+    more["requires"] = (*(stored or ()), *forgotten.summaries)
+    for each in forgotten.held:
+        await scope.store.adiscard(scope.namespace, each)
+    try:
+        first = await scope.store.aapply(scope.namespace, batch, idempotency_key=key, **who, **more)
+    except MemoryNotFound:
+        if stored is not None or not forgotten.summaries:
+            raise
+        return await awrite(scope, messages, decision, once=once)
+    receipts = first.receipts
+    who["requires"] = _still_there(stored, forgotten)
+    for attempt in range(1, attempts + 1):
         conflicts = _conflicts(batch, receipts)
         histories = [await scope.store.ahistory(scope.namespace, operation.key) for operation in conflicts]
         retry = _validated_anew(conflicts, histories, said)
         if not retry:
             break
-        again = await scope.store.aapply(
-            scope.namespace, retry, idempotency_key=f"{key}:{attempt}", actor=ACTOR, policy=decision.policy
-        )
+        again = await scope.store.aapply(scope.namespace, retry, idempotency_key=f"{key}:{attempt}", **who)
         receipts = _merged(receipts, again.receipts)
-    return _finished(scope, receipts, decision)
+    return _finished(scope, receipts)
 
 
-def batch_of(
-    scope: Scope,
-    said: Sequence[Said],
-    decision: Decision,
-    wishes: Sequence[Wish] = (),
-    forgotten: Sequence[Delete] = (),
-) -> list[Operation]:
-    """The turns, the deletions of forgotten turns, and the decided operations, in that order."""
-    kept = _kept(said, wishes, forgotten)
+def batch_of(scope: Scope, said: Sequence[Said], decision: Decision, forgotten: Forgotten) -> list[Operation]:
+    """The turns, the deletions of forgotten turns, the decided operations, and what is kept of summaries."""
+    kept = _kept(said, forgotten)
     turns = [_insert(scope, each) for each in kept]
     # A policy may itself delete a turn that goes along; a batch writes each key once.
     written = {turn.key for turn in turns} | {
         operation.key for operation in decision.operations if isinstance(operation, Update | Delete)
     }
-    return [*turns, *(each for each in forgotten if each.key not in written), *decision.operations]
+    gone = [each for each in forgotten.turns if each.key not in written]
+    return [*turns, *gone, *decision.operations, *forgotten.kept]
 
 
-def _kept(said: Sequence[Said], wishes: Sequence[Wish], forgotten: Sequence[Delete]) -> list[Said]:
+def _without(decision: Decision, forgotten: Forgotten) -> Decision:
+    """The decision, which holds nothing that a request to forget says."""
+    asking = _asking(forgotten)
+    held = (
+        each
+        for each in decision.held
+        if isinstance(each.operation, Delete) or asking.isdisjoint(each.operation.evidence)
+    )
+    return replace(decision, held=tuple(held))
+
+
+def _asking(forgotten: Forgotten) -> set[str]:
+    """The turns that ask for what was found."""
+    found = forgotten.turns or forgotten.held
+    return {wish.turn for wish in forgotten.wishes if found or wish.key}
+
+
+def _still_there(stored: Sequence[str] | None, forgotten: Forgotten) -> list[str]:
+    """The turns that are stored after the first batch."""
+    gone = {each.key for each in forgotten.turns}
+    return [key for key in stored or () if key not in gone]
+
+
+def _kept(said: Sequence[Said], forgotten: Forgotten) -> list[Said]:
     """What is stored of an exchange: without the words of a request to forget, and the answer to one."""
-    asking = {wish.turn for wish in wishes if forgotten or wish.key}
+    asking = _asking(forgotten)
     asking |= {each.turn.key for each in said if is_private([each.turn])}
     if not asking:
         return list(said)
-    gone = {each.key for each in forgotten}
+    gone = {each.key for each in forgotten.turns}
     return [
         replace(each, turn=replace(each.turn, text=REQUEST_KEPT)) if each.turn.key in asking else each
         for each in said
@@ -216,7 +267,17 @@ def _merged(receipts: Sequence[Receipt], again: Sequence[Receipt]) -> tuple[Rece
     )
 
 
-def _finished(scope: Scope, receipts: Sequence[Receipt], decision: Decision) -> list[Receipt]:
+def _to_log(decision: Decision) -> list[Receipt]:
+    """What was refused, as a database can keep it; what is held of it, the store logs by itself."""
+    told = [refused(each) for each in decision.held]
+    return [
+        replace(each, key=each.key and storable(each.key), reason=storable(each.reason))
+        for each in decision.rejected
+        if each not in told
+    ]
+
+
+def _finished(scope: Scope, receipts: Sequence[Receipt]) -> list[Receipt]:
     """The receipts as a reader understands them, told to the stream: a turn stored before is no refusal."""
     done = [
         replace(receipt, status="unchanged", code=None, reason="stored before")
@@ -224,8 +285,6 @@ def _finished(scope: Scope, receipts: Sequence[Receipt], decision: Decision) -> 
         else receipt
         for receipt in receipts
     ]
-    told = [refused(each) for each in decision.held]  # by the store, with the others
-    done += [each for each in decision.rejected if each not in told]
     scope.emit(
         {
             "type": "memgraph_plugin.apply",

@@ -291,6 +291,8 @@ def _finished(
     for operation in without_near_duplicates(decision.operations, near):
         target = known.get(operation.key) if isinstance(operation, Update | Delete) else None
         if _needs_approval(operation, target, approve):
+            if isinstance(operation, Update | Delete) and target:  # approved for what is shown, and no other
+                operation = replace(operation, version=target.version)
             pending.append(Pending(operation, target.text if target else ""))
         else:
             free.append(operation)

@@ -9,7 +9,9 @@ means is there to be forgotten; who comes upon such a submission later finds it 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -41,6 +43,8 @@ from memgraph_plugin.state import MemoryContext, MemoryState, Plain, plain_recei
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.types import Memory, MemoryVersion, Namespace, Receipt
 
+logger = logging.getLogger(__name__)
+
 TURNS_ONLY = Decision(policy="turns")
 """What is written at once: the words, and no decision."""
 
@@ -63,7 +67,8 @@ class MemoryWriter(Protocol):
     """Decides on exchanges after the turn that they belong to. Whoever made it closes it.
 
     `submit` takes a submission over; it is not lost from then on, as far as the writer promises. `pending`
-    are those of a namespace that are not decided on yet, oldest first.
+    are those of a namespace that are not decided on yet, oldest first; what failed and may be tried again
+    is among them.
     """
 
     def submit(
@@ -139,7 +144,8 @@ def hand_over(
     submission = submission_of(scope, messages)
     if submission is None:
         for earlier in writer.pending(scope.namespace):
-            settle(scope.store, earlier, policy(), how)
+            with _not_in_the_way():
+                settle(scope.store, earlier, policy(), how)
         return write(scope, messages, decide_exchange(scope, messages, policy(), how))
     receipts = write(scope, messages, TURNS_ONLY)
     if submission.turns:
@@ -159,12 +165,22 @@ async def ahand_over(
     if submission is None:
         decider = await asyncio.to_thread(policy)
         for earlier in await writer.apending(scope.namespace):
-            await asettle(scope.store, earlier, decider, how)
+            with _not_in_the_way():
+                await asettle(scope.store, earlier, decider, how)
         return await awrite(scope, messages, await adecide_exchange(scope, messages, decider, how))
     receipts = await awrite(scope, messages, TURNS_ONLY)
     if submission.turns:
         await writer.asubmit(scope.store, submission, policy, how)
     return receipts
+
+
+@contextmanager
+def _not_in_the_way() -> Iterator[None]:
+    """What cannot be decided on stays with its writer, and keeps nobody from having something forgotten."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        logger.warning("An earlier exchange could not be decided on (%s)", type(error).__name__)
 
 
 def submission_of(scope: Scope, messages: Sequence[AnyMessage]) -> Submission | None:
@@ -189,15 +205,21 @@ def settle(
 ) -> list[Receipt]:
     """Decide on a submission and write that; a second time, nothing changes.
 
+    Of turns that are erased or forgotten while it decides, nothing comes back: it decides on what is left.
+
     Raises:
         StoreError: nothing was written.
     """
     scope = _scope(store, submission)
-    messages = _said_again(_history(store, submission.namespace, key) for key in submission.turns)
-    if not _asked(messages):
-        return []
-    decision = decide_exchange(scope, messages, policy, how)
-    return write(scope, messages, decision, once=ONCE)
+    for _ in range(len(submission.turns) + 1):
+        turns = _left(_history(store, submission.namespace, key) for key in submission.turns)
+        messages = _said_again(turns)
+        if not _asked(messages):
+            return []
+        decision = decide_exchange(scope, messages, policy, how)
+        with suppress(MemoryNotFound):
+            return write(scope, messages, decision, once=ONCE, stored=[turn.key for turn in turns])
+    return []  # there was less of it each time
 
 
 async def asettle(
@@ -205,12 +227,15 @@ async def asettle(
 ) -> list[Receipt]:
     """Async twin of `settle`."""
     scope = _scope(store, submission)
-    histories = [await _ahistory(store, submission.namespace, key) for key in submission.turns]
-    messages = _said_again(histories)
-    if not _asked(messages):
-        return []
-    decision = await adecide_exchange(scope, messages, policy, how)
-    return await awrite(scope, messages, decision, once=ONCE)
+    for _ in range(len(submission.turns) + 1):
+        turns = _left([await _ahistory(store, submission.namespace, key) for key in submission.turns])
+        messages = _said_again(turns)
+        if not _asked(messages):
+            return []
+        decision = await adecide_exchange(scope, messages, policy, how)
+        with suppress(MemoryNotFound):
+            return await awrite(scope, messages, decision, once=ONCE, stored=[turn.key for turn in turns])
+    return []  # there was less of it each time
 
 
 def _scope(store: MemoryStore, submission: Submission) -> Scope:
@@ -232,10 +257,15 @@ def _asked(messages: Sequence[AnyMessage]) -> bool:
     return any(isinstance(message, HumanMessage) for message in messages)
 
 
-def _said_again(histories: Iterable[Sequence[MemoryVersion]]) -> list[AnyMessage]:
-    """The turns that are still there, as the messages that they were."""
+def _left(histories: Iterable[Sequence[MemoryVersion]]) -> list[Memory]:
+    """The turns that are still there, in words."""
     turns = [versions[-1].memory for versions in histories if versions]
-    return [_message(turn) for turn in turns if turn is not None and turn.text != REQUEST_KEPT]
+    return [turn for turn in turns if turn is not None and turn.text != REQUEST_KEPT]
+
+
+def _said_again(turns: Iterable[Memory]) -> list[AnyMessage]:
+    """Turns as the messages that they were."""
+    return [_message(turn) for turn in turns]
 
 
 def _message(turn: Memory) -> AnyMessage:

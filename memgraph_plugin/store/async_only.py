@@ -23,6 +23,7 @@ from memgraph_plugin.types import (
     MemoryVersion,
     Namespace,
     Operation,
+    Receipt,
     Receipts,
 )
 
@@ -88,8 +89,11 @@ class AsyncOnly(SweptByTask):
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         options: dict[str, Any] = {"actor": actor, "policy": policy, "held": held}
+        options |= {"rejected": rejected, "requires": requires}
         return self._wait(self.aapply(namespace, operations, idempotency_key=idempotency_key, **options))
 
     def recall(

@@ -32,6 +32,7 @@ from memgraph_plugin.types import (
     MemoryVersion,
     Namespace,
     Operation,
+    Receipt,
     Receipts,
 )
 
@@ -99,6 +100,8 @@ class MemoryStore(CompressedStore, QuarantineStore):
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         """Apply operations to one namespace in one transaction, and log them.
 
@@ -110,9 +113,16 @@ class MemoryStore(CompressedStore, QuarantineStore):
         What is `held` is not applied: it goes to quarantine, in the same transaction, and is rejected in the
         receipts, behind the others. Mask secrets before: they are kept as they are.
 
+        What was `rejected` before it came here stands in the receipts behind all others, and so in the log.
+
+        What is to be written may rest on other memories, as on the turns that it was read off: the batch
+        `requires` their keys. They are looked for in the same transaction, so that nothing comes back of what
+        was erased while somebody thought about it.
+
         Raises:
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
             InvalidValue: a value or text is not storable; nothing was applied.
+            MemoryNotFound: what it requires is gone; nothing was applied, held or logged.
             EmbeddingMismatch: a given embedding has another dimension than the store's; nothing was applied.
             DatabaseUnavailable: there is no database, or the connection was lost, and again in a second try.
                 If that was at the very end, the batch may have been applied: call again with the same key.
@@ -276,9 +286,12 @@ class MemoryStore(CompressedStore, QuarantineStore):
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         """Async twin of `apply`."""
         options: dict[str, Any] = {"actor": actor, "policy": policy, "held": held}
+        options |= {"rejected": rejected, "requires": requires}
         return await asyncio.to_thread(
             self.apply, namespace, operations, idempotency_key=idempotency_key, **options
         )

@@ -55,6 +55,7 @@ from memgraph_plugin.types import (
     MemoryKind,
     Namespace,
     Operation,
+    Receipt,
     Receipts,
 )
 
@@ -109,14 +110,17 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
-        check_batch(idempotency_key, actor, policy)
+        check_batch(idempotency_key, actor, policy, rejected, requires)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = self._embed(texts_to_embed(operations, None), self._probe())
         who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
         batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, **who)
         return self._apply(batch, operations)
 
@@ -129,14 +133,17 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
-        check_batch(idempotency_key, actor, policy)
+        check_batch(idempotency_key, actor, policy, rejected, requires)
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = await self._aembed(texts_to_embed(operations, None), self._probe())
         who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
         batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, **who)
         return self._apply(batch, operations)
 
@@ -259,7 +266,7 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
 
     def _write(self, batch: Batch, operations: Sequence[Step]) -> Receipts:
         batch = replace(batch, now=datetime.now(UTC))  # under the lock: later versions have later times
-        keys = named_keys(operations)
+        keys = named_keys(operations, batch.requires)
         entries = {key: self._table.get(batch.namespace, key, batch.now) for key in keys}
         current = {key: entry.row for key, entry in entries.items() if entry}
         newest = {key: self._table.newest_version(batch.namespace, key) for key in keys}

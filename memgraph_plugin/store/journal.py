@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from langgraph.store.base import PutOp
 
-from memgraph_plugin.errors import EmbeddingMismatch
+from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
 from memgraph_plugin.store.held import noted, refused
 from memgraph_plugin.store.storable import text_of_put
 from memgraph_plugin.tokens import estimate_tokens
@@ -47,7 +47,8 @@ REJECTIONS = {
 class Batch:
     """One call of `apply`, or what a LangGraph batch puts into one namespace.
 
-    `held` goes to quarantine; `releases` is the id of what leaves it, where that is applied.
+    `held` goes to quarantine; `releases` is the id of what leaves it, where that is applied. `rejected`
+    was so before; `requires` are the keys of memories without which nothing is to be written.
     """
 
     namespace: Namespace
@@ -58,6 +59,8 @@ class Batch:
     actor: str = ""
     policy: str = ""
     held: tuple[Held, ...] = ()
+    rejected: tuple[Receipt, ...] = ()
+    requires: tuple[str, ...] = ()
     releases: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -131,12 +134,19 @@ def plan(
     current: Mapping[str, Row],
     newest: Mapping[str, int],
 ) -> Plan:
-    """What becomes of each operation; what the batch holds has its receipts behind them.
+    """What becomes of each operation; behind them, what the batch holds, and what was rejected before.
 
     Args:
-        current: the rows that the operations name, by key; an expired one counts as gone.
+        current: the rows that the operations name or the batch requires, by key; an expired one counts as
+            gone.
         newest: the number of each named key's newest version, also of those deleted or expired.
+
+    Raises:
+        MemoryNotFound: something that the batch requires is gone.
     """
+    for key in batch.requires:
+        if key not in current or expired(current[key].memory, batch.now):
+            raise MemoryNotFound(f"Nothing was written: {key!r:.80}, which it rests on, is gone.")
     receipts: list[Receipt] = []
     changes: list[Change] = []
     seen: set[str] = set()
@@ -150,12 +160,13 @@ def plan(
         if receipt.key is not None:
             seen.add(receipt.key)
     held = noted(batch.held, batch.policy, batch.now)
-    return Plan((*receipts, *map(refused, held)), tuple(changes), held)
+    return Plan((*receipts, *map(refused, held), *batch.rejected), tuple(changes), held)
 
 
-def named_keys(operations: Iterable[Step]) -> list[str]:
+def named_keys(operations: Iterable[Step], required: Iterable[str] = ()) -> list[str]:
     """The keys that a batch names, whose rows `plan` must be shown."""
-    return sorted({op.key for op in operations if not isinstance(op, NoOp) and op.key is not None})
+    named = {op.key for op in operations if not isinstance(op, NoOp) and op.key is not None}
+    return sorted(named.union(required))
 
 
 def texts_to_embed(operations: Sequence[Step], fields: Sequence[str] | None) -> list[str]:

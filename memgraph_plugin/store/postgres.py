@@ -58,7 +58,7 @@ from memgraph_plugin.store.storable import (
 )
 from memgraph_plugin.store.upkeep import Upkeep
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
-from memgraph_plugin.types import Held, Hit, MemoryKind, Namespace, Operation, Receipts
+from memgraph_plugin.types import Held, Hit, MemoryKind, Namespace, Operation, Receipt, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -190,15 +190,18 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Hold
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
-        check_batch(idempotency_key, actor, policy)
+        check_batch(idempotency_key, actor, policy, rejected, requires)
         self._open()
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
             return replayed
         who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
         return self._commit(namespace, operations, idempotency_key=idempotency_key, **who)
 
     def recall(
@@ -299,7 +302,7 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Hold
 
     def _apply(self, conn: Conn, batch: Batch, operations: Sequence[Step]) -> Receipts:
         """Everything that one batch changes, inside the caller's transaction."""
-        keys = named_keys(operations)
+        keys = named_keys(operations, batch.requires)
         head = records.batch_parameters(batch, keys)
         opened = self._database.fetch_in(conn, "open_batch", head)
         if not opened:

@@ -57,7 +57,7 @@ from memgraph_plugin.store.storable import (
 )
 from memgraph_plugin.store.upkeep_async import AsyncUpkeep
 from memgraph_plugin.store.vectors import Model, fitting, refuse_other
-from memgraph_plugin.types import Held, Hit, MemoryKind, Namespace, Operation, Receipts
+from memgraph_plugin.types import Held, Hit, MemoryKind, Namespace, Operation, Receipt, Receipts
 
 COPIED_FROM = 50
 """New rows from which on they are copied in bulk."""
@@ -195,15 +195,18 @@ class AsyncPostgresMemoryStore(
         actor: str = "",
         policy: str = "",
         held: Sequence[Held] = (),
+        rejected: Sequence[Receipt] = (),
+        requires: Sequence[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
-        check_batch(idempotency_key, actor, policy)
+        check_batch(idempotency_key, actor, policy, rejected, requires)
         await self._open()
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
             return replayed
         who = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
         return await self._commit(namespace, operations, idempotency_key=idempotency_key, **who)
 
     async def arecall(
@@ -306,7 +309,7 @@ class AsyncPostgresMemoryStore(
 
     async def _apply(self, conn: AsyncConn, batch: Batch, operations: Sequence[Step]) -> Receipts:
         """Everything that one batch changes, inside the caller's transaction."""
-        keys = named_keys(operations)
+        keys = named_keys(operations, batch.requires)
         head = records.batch_parameters(batch, keys)
         opened = await self._database.fetch_in(conn, "open_batch", head)
         if not opened:

@@ -21,7 +21,7 @@ from langgraph.store.base import (
 
 from memgraph_plugin.errors import InvalidValue
 from memgraph_plugin.store.base import MAX_OPERATIONS, MAX_RESULTS
-from memgraph_plugin.types import Delete, Insert, Namespace, NoOp, Operation, Update
+from memgraph_plugin.types import Delete, Insert, Namespace, NoOp, Operation, Receipt, Update
 
 SEALED = "$sealed"
 """The one key of a sealed memory's value, and what a sealed reason begins with: nobody else's may."""
@@ -50,10 +50,15 @@ def storable_operations(namespace: Namespace, operations: Sequence[Operation]) -
     check_namespace(namespace)
     if len(operations) > MAX_OPERATIONS:
         raise InvalidValue(f"A batch has at most {MAX_OPERATIONS:,} operations, not {len(operations):,}.")
-    return [_storable_operation(operation, f"operations[{i}]") for i, operation in enumerate(operations)]
+    return [storable_operation(operation, f"operations[{i}]") for i, operation in enumerate(operations)]
 
 
-def _storable_operation(operation: Operation, place: str) -> Operation:
+def storable_operation(operation: Operation, place: str) -> Operation:
+    """The operation with a value of plain JSON, copied; `place` is what a message calls it.
+
+    Raises:
+        InvalidValue: naming the place of what cannot be stored.
+    """
     if not isinstance(operation, Insert | Update | Delete | NoOp):
         raise InvalidValue(f"{place} is a {type(operation).__name__}, which is no operation.")
     if isinstance(operation, Insert | Update):
@@ -171,12 +176,27 @@ def _check_size(text: str, place: str) -> None:
         raise InvalidValue(f"{place} has more than {MAX_NAME:,} bytes.")
 
 
-def check_batch(idempotency_key: str | None, actor: str, policy: str) -> None:
+def check_batch(
+    idempotency_key: str | None,
+    actor: str,
+    policy: str,
+    rejected: Iterable[Receipt] = (),
+    requires: Iterable[str] = (),
+) -> None:
     """The arguments that `apply` takes beside its operations."""
     if idempotency_key is not None:
         check_key(idempotency_key, "idempotency_key")
     check_text(actor, "actor")
     check_text(policy, "policy")
+    for i, receipt in enumerate(rejected):
+        for name in ("operation", "key", "code"):
+            if (text := getattr(receipt, name, "")) is not None:
+                check_text(text, f"rejected[{i}].{name}")
+        check_reason(receipt.reason, f"rejected[{i}].reason")
+        if receipt.status != "rejected":
+            raise InvalidValue(f"rejected[{i}] is {receipt.status}.")
+    for key in requires:
+        check_key(key, "requires")
 
 
 def check_forget(namespace: Namespace, actor: str) -> None:

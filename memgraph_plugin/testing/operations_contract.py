@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +14,18 @@ from langgraph.store.base import InvalidNamespaceError
 
 from memgraph_plugin.errors import EmbeddingMismatch, InvalidValue, MemoryNotFound
 from memgraph_plugin.store.base import MemoryStore
-from memgraph_plugin.types import Delete, Insert, Memory, Namespace, NoOp, Operation, Receipts, Update
+from memgraph_plugin.types import (
+    Delete,
+    Held,
+    Insert,
+    Memory,
+    Namespace,
+    NoOp,
+    Operation,
+    Receipt,
+    Receipts,
+    Update,
+)
 
 ADA = ("acme", "ada")
 
@@ -321,6 +333,37 @@ class OperationsContract:
         await store.aapply(ADA, [Insert(key="k", text="good")])
         with pytest.raises(EmbeddingMismatch):
             await store.aapply(ADA, [Update(key="k", text="bad", embedding=[1.0])])
+
+    async def test_what_rests_on_something_that_is_gone_is_not_written(self, store: MemoryStore) -> None:
+        await store.aapply(ADA, [Insert(key="turn", text="I like tea"), Insert(key="old", text="old")])
+        await store.aapply(ADA, [Insert(key="tea", text="likes tea")], requires=["turn"])
+        await store.aapply(ADA, [Delete(key="turn")])
+        before = len(await store.alog(ADA))
+        held = Held(operation=Insert(text="likes rum"), code="c")
+        news: list[Operation] = [Insert(text="likes rum"), Delete(key="old"), NoOp()]
+        who: dict[str, Any] = {"idempotency_key": "turn-1", "held": [held], "requires": ["old", "turn"]}
+        for _ in range(2):
+            with pytest.raises(MemoryNotFound):
+                await store.aapply(ADA, news, **who)
+        assert await current(store, "old")
+        assert await store.acount(ADA) == 2
+        assert await store.aquarantined(ADA) == []
+        assert len(await store.alog(ADA)) == before
+        again = await store.aapply(ADA, [Insert(key="turn", text="I like tea")], idempotency_key="turn-1")
+        assert again.applied, "the key was not taken"
+        with pytest.raises(InvalidValue, match="requires"):
+            await store.aapply(ADA, [], requires=["a\0b"])
+
+    async def test_what_was_rejected_before_is_logged_with_the_rest(self, store: MemoryStore) -> None:
+        refused = Receipt(operation="insert", status="rejected", code="ungrounded", reason="yacht")
+        done = await store.aapply(ADA, [Insert(key="k", text="likes tea")], rejected=[refused])
+        alone = await store.aapply(ADA, [], rejected=[replace(refused, operation="delete", key="x")])
+        assert outcome(done) == [("applied", None), ("rejected", "ungrounded")]
+        assert [batch.receipts for batch in await store.alog(ADA)] == [alone.receipts, done.receipts]
+        assert done.receipts[1] == refused
+        for wrong in (replace(refused, reason="a\0b"), replace(refused, status="applied")):
+            with pytest.raises(InvalidValue, match="rejected"):
+                await store.aapply(ADA, [], rejected=[wrong])
 
     async def test_five_thousand_operations_are_one_batch(self, store: MemoryStore) -> None:
         operations = [Insert(key=f"k{n}", text=f"memory {n} of many") for n in range(5_000)]
