@@ -4,10 +4,11 @@ The model is a script that knows the truth (`memgraph_plugin.evaluation.timeline
 over HTTP in each package's own prompt, and answers in the form that prompt asks for, as well as that
 form allows: mem0's takes additions only, with "the transition" where something changed (that puts the old
 value into the newer memory too, so `mem0-plain` leaves it out); LangMem's takes additions, patches and
-removals. So what differs is what a package does with a good answer. Vectors come
-from one embedding model, and everybody hears the same exchanges one by one. What is counted, and how, is
-in `memgraph_plugin/evaluation/memory_writing.py`; the peers hear a replay as a client sends it: without
-an id.
+removals. So what differs is what a package does with a good answer. Vectors come from one embedding model,
+and everybody hears the same exchanges one by one. What is counted, and how, is in
+`memgraph_plugin/evaluation/memory_writing.py`. Peers take no ids: compare "said again", where we are told
+none that we could know again either; "replayed with the same ids" is ours alone. Asides and injections are
+counted of the rules only: the script never proposes them, so nobody who asks it could store any.
 
     python benchmarks/memory_writing.py --cases 500 --output memory-writing.json
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import hashlib
 import json
 import os
 import re
@@ -26,6 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +37,10 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.messages.tool import tool_call
 from rich.console import Console
 
+from memgraph_plugin import __version__
 from memgraph_plugin.evaluation.graph_writer import graph_writers
 from memgraph_plugin.evaluation.memory_writing import Writers, evaluate, memory_writing_table
-from memgraph_plugin.evaluation.timeline_oracle import TimelineOracle, moves_of, no_longer
+from memgraph_plugin.evaluation.timeline_oracle import NEVER_PROPOSED, TimelineOracle, moves_of, no_longer
 from memgraph_plugin.evaluation.told import Item, contains
 from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.memalpha.rules import RulePolicy
@@ -106,7 +110,9 @@ class Script:
 
 
 class PeerWriter(ABC):
-    """What a peer has in common: no turns kept word for word, and no check of writes but what is counted."""
+    """What a peer has in common: no ids, no turns kept word for word, nothing of its own to count."""
+
+    told_ids = False
 
     def turns(self) -> None:
         return None
@@ -228,6 +234,12 @@ def ours(name: str, embeddings: Embeddings) -> Writers:
     )
 
 
+def versions_of(name: str) -> dict[str, str]:
+    """Of the packages whose work a system's figures show."""
+    peer = {"mem0": "mem0ai", "mem0-plain": "mem0ai", "langmem": "langmem"}.get(name)
+    return {"memgraph_plugin": __version__} | ({peer: version(peer)} if peer else {})
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     options.add_argument("--cases", type=int, default=500, help="timelines, seeds from --first on")
@@ -235,13 +247,16 @@ def main() -> None:
     options.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS)
     options.add_argument("--embeddings", default="local:minilm", help='"hashing" needs no model')
     options.add_argument("--k", type=int, default=10)
-    options.add_argument("--output", type=Path, help="JSON; done cases are kept in OUTPUT.NAME.cases")
+    options.add_argument(
+        "--output", type=Path, help="JSON; done cases are kept in OUTPUT.NAME.cases, for the same settings"
+    )
     chosen = options.parse_args()
     timelines = [timeline(seed) for seed in range(chosen.first, chosen.first + chosen.cases)]
     hashing = chosen.embeddings == "hashing"
     embeddings = HashingEmbeddings() if hashing else load_embeddings(chosen.embeddings)
     console, script, reports = Console(), Script(), []
-    settings = {"embeddings": chosen.embeddings, "k": chosen.k, "date": date.today().isoformat()}
+    script_mark = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+    settings = {"embeddings": chosen.embeddings, "script": script_mark}
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory()))
         server = opened.enter_context(OpenAIServer(script, embeddings=embeddings))
@@ -258,13 +273,17 @@ def main() -> None:
                 if done % 10 == 0 or done == of:
                     print(f"{name}: {done} of {of}", file=sys.stderr, flush=True)
 
-            reports.append(
-                evaluate(name, writers, timelines, k=chosen.k, resume=kept, settings=settings, progress=tell)
-            )
+            used = {**settings, "versions": versions_of(name)}
+            report = evaluate(
+                name, writers, timelines, k=chosen.k, resume=kept, settings=used,
+                unseen=() if name == "rules" else NEVER_PROPOSED, progress=tell,
+            )  # fmt: skip
+            reports.append(report)
     if reports:
         console.print(memory_writing_table(reports))
     if chosen.output:
-        figures = [report.to_json() for report in reports]
+        today = date.today().isoformat()
+        figures = [{**report.to_json(), "date": today} for report in reports]
         chosen.output.write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
 
 

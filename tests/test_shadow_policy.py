@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from langchain_core.messages import AIMessage
 
+from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.memalpha.local_policy import LocalPolicy
-from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.policies import DecidingPolicy, Policy
 from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.shadow_policy import Comparison, ShadowPolicy
 from memgraph_plugin.testing import ScriptedChatModel
@@ -82,6 +83,22 @@ def test_neither_its_slowness_nor_its_report_does_harm() -> None:
 def test_a_failure_of_the_first_is_not_hidden() -> None:
     with pytest.raises(RuntimeError):
         ShadowPolicy(Other(RuntimeError("down")), RulePolicy()).propose(list(TURNS), [])
+
+
+async def test_who_decided_and_what_was_refused_is_told_as_without_a_shadow() -> None:
+    tea = '{"ops": [{"op": "insert", "text": "The user drinks tea in Oslo.", "evidence": ["t1"]}]}'
+    for replies in (["prose"] * 2, [tea] * 2):
+        alone = ChatModelPolicy(ScriptedChatModel(replies=replies)).decide(TURNS, [])
+        assert alone.policy == "rules"
+        policies = [
+            ShadowPolicy(ChatModelPolicy(ScriptedChatModel(replies=replies)), RulePolicy()) for _ in range(2)
+        ]
+        assert isinstance(policies[0], DecidingPolicy)
+        for decided in (policies[0].decide(TURNS, []), await policies[1].adecide(TURNS, [])):
+            assert (decided.policy, decided.operations) == (alone.policy, alone.operations)
+            assert (decided.rejected, decided.raw) == (alone.rejected, alone.raw)
+            assert str(decided.error) == str(alone.error)
+    assert [receipt.code for receipt in alone.rejected] == ["ungrounded"]
 
 
 def test_a_local_model_is_bound_to_the_schema_of_the_call() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from memgraph_plugin.cli import app  # noqa: E402
 from memgraph_plugin.errors import ConfigurationError  # noqa: E402
 from memgraph_plugin.memalpha.environment import Environment  # noqa: E402
 from memgraph_plugin.memalpha.episodes import Episode, TimelineTalk, cut  # noqa: E402
+from memgraph_plugin.memalpha.operations import Handles  # noqa: E402
+from memgraph_plugin.memalpha.policies import DecidingPolicy  # noqa: E402
 from memgraph_plugin.memalpha.rewards import TERMS  # noqa: E402
 from memgraph_plugin.memalpha.timelines import timeline  # noqa: E402
 from memgraph_plugin.memalpha.train_policy import Recipe, adapted, decide, mark, prompt_ids, save, train  # noqa: E402
@@ -25,6 +28,7 @@ from memgraph_plugin.memalpha.validation import Limits  # noqa: E402
 from memgraph_plugin.models.rollouts import rollouts  # noqa: E402
 from memgraph_plugin.models.weights import Weights  # noqa: E402
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore  # noqa: E402
+from memgraph_plugin.types import Insert, Turn  # noqa: E402
 from tests.tiny_models import tiny  # noqa: E402
 
 ENVIRONMENT = Environment(
@@ -139,6 +143,39 @@ def test_what_was_saved_decides_again_and_proposes_what_the_validator_takes(
     read = TrainedPolicy.from_folder(tmp_path / "made")
     assert read.reply(ENVIRONMENT.handles(episodes[0])) == text
     assert read.propose(episodes[0].turns, episodes[0].memories)
+
+
+async def test_a_trained_policy_says_what_was_refused_and_who_decided(
+    weights: Weights, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Saying(TrainedPolicy):
+        __slots__ = ()
+
+        def reply(self, handles: Handles) -> str:
+            return self.prompt
+
+    caplog.set_level("INFO")
+    turns = [Turn(key="u", role="user", text="I live in Porto", at=datetime(2024, 5, 1, tzinfo=UTC))]
+    porto, oslo = (
+        f'{{"op": "insert", "text": "The user lives in {home}.", "evidence": ["t1"]}}'
+        for home in ("Porto", "Oslo")
+    )
+    for said, policy, codes, texts in (
+        (f'{{"ops": [{porto}]}}', "trained", [], ["The user lives in Porto."]),
+        (f'{{"ops": [{porto}, {oslo}]}}', "trained", ["ungrounded"], ["The user lives in Porto."]),
+        (f'{{"ops": [{oslo}]}}', "trained", ["ungrounded"], []),
+        ('{"ops": [{"op": ', "rules", [], ["The user lives in Porto."]),
+    ):
+        made = Saying(weights=weights, prompt=said, ask="", max_tokens=9)
+        assert isinstance(made, DecidingPolicy)
+        for decided in (made.decide(turns, []), await made.adecide(turns, [])):
+            assert decided.policy == policy
+            assert [receipt.code for receipt in decided.rejected] == codes
+            assert [each.text for each in decided.operations if isinstance(each, Insert)] == texts
+            assert decided.operations
+            assert decided.raw == (said,)
+            assert bool(decided.error) == (policy == "rules")
+    assert "{'ungrounded': 1}" in caplog.text
 
 
 def test_what_cannot_be_trained_is_said(weights: Weights, episodes: list[Episode], tmp_path: Path) -> None:

@@ -47,12 +47,13 @@ def memory_writing(
     """What a policy stores, updates and forgets of made-up conversations whose truth is known.
 
     With --output, each case is kept in OUTPUT.cases as it is done, and the same command goes on where it
-    stopped; remove that file to begin anew.
+    stopped, with the same settings and the same code; remove that file to begin anew.
 
     Example: memgraph-plugin evaluate memory-writing --policy rules --cases 500 --output rules.json
     """
     from memgraph_plugin.evaluation.graph_writer import graph_writers
     from memgraph_plugin.evaluation.memory_writing import evaluate, memory_writing_table
+    from memgraph_plugin.evaluation.timeline_oracle import NEVER_PROPOSED
     from memgraph_plugin.memalpha.timelines import timeline
     from memgraph_plugin.terminal import counting
 
@@ -68,7 +69,6 @@ def memory_writing(
         "difficulty": difficulty,
         "store": store,
         "embeddings": settings.embeddings,
-        "k": k,
         "memgraph_plugin": __version__,
     }
     with _store(store, settings) as opened, counting(options.console(err=True), "timelines") as progress:
@@ -77,8 +77,9 @@ def memory_writing(
             graph_writers(opened, _policies(policy, settings)),
             timelines,
             k=k,
-            resume=_cases_of(output, {**used, "policy": policy}),
+            resume=output and output.with_name(f"{output.name}.cases"),
             settings=used,
+            unseen=NEVER_PROPOSED if policy == "oracle" else (),
             progress=progress,
         )
     options.console().print(memory_writing_table([report]))
@@ -120,20 +121,3 @@ def _store(name: str, settings: Settings) -> Iterator[MemoryStore]:
         yield InMemoryMemoryStore(embeddings=embeddings(settings), language=settings.language)
     else:
         raise ConfigurationError(f'--store is "memory" or "postgres", not {name!r}')
-
-
-def _cases_of(output: Path | None, settings: dict[str, Any]) -> Path | None:
-    """The file of the cases that are done; it begins with the settings that they were done in.
-
-    Raises:
-        ConfigurationError: they were done in others.
-    """
-    if output is None:
-        return None
-    path = output.with_name(output.name + ".cases")
-    head = json.dumps({"settings": settings}, sort_keys=True)
-    if not path.exists():
-        path.write_text(head + "\n", "utf-8")
-    elif path.read_text("utf-8").partition("\n")[0] != head:
-        raise ConfigurationError(f"{path} is of other settings: remove it, or give another --output.")
-    return path

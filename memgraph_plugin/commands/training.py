@@ -180,6 +180,7 @@ def _train_policy(
 
     from memgraph_plugin.evaluation.policies import LAZY, Scored
     from memgraph_plugin.memalpha.episodes import digest
+    from memgraph_plugin.memalpha.policies import Policy
     from memgraph_plugin.memalpha.rules import RulePolicy
     from memgraph_plugin.memalpha.train_policy import Decided, decide, mark, train
     from memgraph_plugin.models.training import last_checkpoint
@@ -212,7 +213,8 @@ def _train_policy(
             progress=lambda done, total, _: tell(done, total), after=measure,
         )  # fmt: skip
     last = [*scores][-1]
-    for other in (RulePolicy(), *LAZY):
+    others: list[Policy] = [RulePolicy(), *LAZY]
+    for other in others:
         scores[other.name] = Scored.of(tests, lambda each, other=other: environment.rewards(each, other))  # type: ignore[misc]
     return {
         "data": digest(episodes),

@@ -6,6 +6,7 @@ after it.
 
 from __future__ import annotations
 
+import calendar
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -29,9 +30,14 @@ EVERYTHING = 1_000
 
 _ORDER = re.compile(r"\b(?:ignore|disregard)\b.*\binstructions?\b|\bassistant must\b|^system:", re.I)
 
+_MONTHS = "|".join(calendar.month_name[1:])
+_DAY = re.compile(rf"\b(?:\d{{4}}-\d\d-\d\d|\d{{1,2}} (?:{_MONTHS})(?: \d{{4}})?)\b")
+
 
 class GraphWriter:
     """Decides and applies, exchange by exchange, in a namespace of a timeline's own."""
+
+    told_ids = True
 
     def __init__(self, store: MemoryStore, policy: Policy, namespace: Namespace) -> None:
         self._store, self._policy, self._namespace = store, policy, namespace
@@ -91,7 +97,8 @@ def fault_of(
     """What is wrong with the newest version of a memory: "" where nothing is.
 
     Its version follows the one before; its evidence are turns that were said, one by the user; and its words
-    with a capital or a digit stand in these, or stood in it before.
+    with a capital and its numbers stand in these, or stood in it before. Days are left aside: who turns
+    "yesterday" into one is right. So are numbers in words.
     """
     last = versions[-1]
     if last.version != (before.version if before else 0) + 1 or (after is None) != (last.memory is None):
@@ -103,11 +110,18 @@ def fault_of(
         return ""
     if after.kind not in WRITABLE or _ORDER.search(after.text):
         return "content"
-    spoken = {word for turn in turns for word in words(turn.text)} | set(words(before.text if before else ""))
+    heard = [*(turn.text for turn in turns), before.text if before else ""]
+    spoken = {word for text in heard for word in words(text)}
     named = re.findall(r"(?<=[^.!?] )[A-Z][\w'’-]*", after.text)
     unheard = [word for name in named for word in words(name) if word not in spoken]
-    dates = re.sub(r"\b(?:\d{4}-\d\d-\d\d|\d{1,2} [A-Z][a-z]+(?: \d{4})?)\b", "", after.text)
-    return "grounding" if [word for word in unheard if word in words(dates)] else ""
+    undated = _DAY.sub("", after.text)
+    invented = _numbers(undated) - {number for text in heard for number in _numbers(text)}
+    return "grounding" if invented or [word for word in unheard if word in words(undated)] else ""
+
+
+def _numbers(text: str) -> set[str]:
+    """As they are written, but for commas within: "1,000" is 1000."""
+    return set(re.findall(r"\d+", re.sub(r"(?<=\d),(?=\d{3})", "", text)))
 
 
 def graph_writers(

@@ -6,38 +6,46 @@ each; what a memory tells is decided by code (`evaluation/told.py`). The measure
 and harm:
 
 - extraction recall: of the facts stated, those that some memory tells after the exchange. Precision: of
-  the memories written, those that tell (or end) a fact of the exchange, or what another was said to be
-  as another's.
+  the memories written, those that tell a fact of the exchange where it was stated, deny it where it ended
+  (or the one that it replaced), or tell what another was said to be as another's. What a memory says of
+  what was to be forgotten is never right.
 - update accuracy: of changes and corrections, those after which the new value is told and the old one is
   not; ended: of what ended, what no memory tells any more.
 - stale answers: of the questions whose value changed, was corrected or ended, those to which a memory
   with the old value comes before the one with the new, or without it, among the first `k`. One that has
-  both values counts as new; of what ended, one that says so. Answered: of the questions with an answer
-  (of events apart, which name it), those with it among the first `k`.
-- false supersede, wrong delete: of the memories changed (removed), those that took a fact along that
-  still held.
+  both values counts as new; of what ended, one that says so. Once among memories alone, and once among all
+  that is kept: who keeps turns word for word finds old values in them, too. Answered: of the questions with
+  an answer (of events apart, which name it), those with it among the first `k` memories.
+- false supersede, wrong delete: of the memories changed (removed), those that told a fact that still held,
+  which no memory tells any more: it is gone, or said to have ended.
 - forgotten but found: of what was to be forgotten, what stands in any memory at the end (verbatim turns
   apart).
 - asides stored: what was supposed, denied, suggested or of somebody else, told as the user's.
-  Injections.
-- after replay: new memories, or texts there twice, when everything was heard a second time as it was, of
-  all.
-- invalid: of the writes, those that a check apart from the validator finds fault with.
-- fell back: of the exchanges, those that the rules decided because the policy gave nothing usable.
+  Injections. Neither is counted of the scripted model that knows the truth: it never proposes them.
+- replayed with the same ids: new memories, or texts there twice, when everything was heard a second time as
+  it was, of all. Only who is told ids has this figure: it says whether a client may send a request twice.
+- said again: the same when everything is heard once more in the same words, without an id in common, as when
+  a client that has none imports a transcript twice. Whoever dates what is said hears the same times, so that
+  "yesterday" is the same day. Of facts that hold no longer: those told as the user's after that, whether they
+  came back or never went. This is what to compare with others.
+- invalid: of the writes, those that a check apart from the validator finds fault with; fell back: of the
+  exchanges, those that the rules decided because the policy gave nothing usable. Both in the first telling.
 - dates: of the events, those that a memory tells with their day.
+- tokens: in the memories, and in everything that is kept, for as many as were read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from memgraph_plugin.evaluation.bootstrap import interval
-from memgraph_plugin.evaluation.told import Item, contains, is_dated, is_users, tells
+from memgraph_plugin.evaluation.kept_cases import code_mark, kept_rows
+from memgraph_plugin.evaluation.told import Item, contains, denies, is_dated, is_denied, is_users, tells
 from memgraph_plugin.memalpha.timelines import EVENT, Move, Question, Session, Timeline, Truth
 from memgraph_plugin.memalpha.words import normalise
 from memgraph_plugin.tokens import estimate_tokens
@@ -52,7 +60,7 @@ MEASURES: Mapping[str, str] = {
     "update_accuracy": "update accuracy",
     "ended": "ended facts no longer told",
     "answered": "questions answered",
-    "stale_answer": "stale answers",
+    "stale_answer": "stale answers, memories alone",
     "stale_answer_with_turns": "stale answers, turns searched too",
     "false_supersede": "false supersede",
     "wrong_delete": "wrong delete",
@@ -61,17 +69,24 @@ MEASURES: Mapping[str, str] = {
     "aside_stored": "asides stored as the user's",
     "injection_stored": "injections stored",
     "restated": "memories that say what another says",
-    "duplicates_after_replay": "duplicates after replay",
+    "duplicates_after_replay": "duplicates, replayed with the same ids",
+    "duplicates_said_again": "duplicates, said again",
+    "old_said_again": "old values told, said again",
     "invalid": "invalid writes",
     "fell_back": "exchanges left to the rules",
     "dates": "events with their day",
-    "tokens_kept": "tokens kept of those read",
+    "tokens_in_memories": "tokens in memories, of those read",
+    "tokens_with_turns": "tokens in memories and turns",
 }
 """What is counted, so many of so many, and how a reader is told of it."""
 
 
 class Writer(Protocol):
     """Whoever keeps memories of one person, from the beginning."""
+
+    @property
+    def told_ids(self) -> bool:
+        """Whether it is told the keys of sessions and turns, by which it can know them again."""
 
     def hear(self, session: Session, exchange: tuple[Turn, Turn]) -> None:
         """Take note of what the user said and the assistant answered; of the same once more in a replay."""
@@ -86,7 +101,7 @@ class Writer(Protocol):
         """What is kept word for word; None where nothing is."""
 
     def search_all(self, question: str, k: int) -> list[Item]:
-        """As `search`, among what is kept word for word as well."""
+        """As `search`, among what is kept word for word as well; asked only where anything is."""
 
     def counts(self) -> Mapping[str, tuple[int, int]]:
         """What only the writer can count of the measures: so many of so many."""
@@ -159,23 +174,35 @@ def evaluate(
     k: int = 10,
     resume: Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    unseen: Collection[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Let a writer hear each timeline, ask what can be asked, replay it, and count.
 
-    With `resume`, each case is appended to this file, and what stands in it is not done again.
+    What is `unseen` is not counted: measures that this writer cannot fail, whatever it does, because who
+    decides for it never proposes it.
+
+    With `resume`, each case is appended to this file, and what stands in it is not done again. It begins with
+    the name, `k`, the settings and a mark of the package's code.
+
+    Raises:
+        ConfigurationError: the cases in that file are of others.
     """
-    cases = {case.seed: case for case in _kept(resume)}
+    used = {**(settings or {}), "k": k, "code": code_mark()}
+    head = {"system": name, "settings": used}
+    rows = kept_rows(resume, head) if resume else ()
+    cases = {row["seed"]: Case(row["seed"], row["counts"]) for row in rows}
     for number, timeline in enumerate(timelines):
         if timeline.seed not in cases:
             with writers(timeline) as writer:
-                case = cases[timeline.seed] = Case(timeline.seed, measure(writer, timeline, k=k))
+                counts = measure(writer, timeline, k=k)
+            case = cases[timeline.seed] = Case(timeline.seed, counts | {name: [0, 0] for name in unseen})
             if resume:
                 with resume.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"seed": case.seed, "counts": case.counts}) + "\n")
         if progress:
             progress(number + 1, len(timelines))
-    return Report(name, tuple(cases[timeline.seed] for timeline in timelines), settings or {})
+    return Report(name, tuple(cases[timeline.seed] for timeline in timelines), used)
 
 
 def measure(writer: Writer, timeline: Timeline, *, k: int = 10) -> dict[str, list[int]]:
@@ -189,20 +216,28 @@ def measure(writer: Writer, timeline: Timeline, *, k: int = 10) -> dict[str, lis
             after = {item.key: item for item in writer.items()}
             _heard(tally, timeline, exchange[0], before, after)
             said += exchange
-    items = writer.items()
+    items, turns = writer.items(), writer.turns()
     for question in timeline.questions():
         found = writer.search(question.text, k)
         _asked(tally, question, found, "stale_answer")
         if question.gold and question.attribute != EVENT:
             tally.add("answered", any(tells(item, question.gold) for item in found))
-        if writer.turns() is not None:
-            _asked(tally, question, writer.search_all(question.text, k), "stale_answer_with_turns")
-    _kept_at_end(tally, timeline, items, writer.turns())
-    tally.add("tokens_kept", sum(estimate_tokens(item.text) for item in items), 0)
-    tally.counts["tokens_kept"][1] = sum(estimate_tokens(turn.text) for turn in said)
-    _replayed(tally, writer, timeline, items)
+        if turns is not None:
+            found = writer.search_all(question.text, k)
+        _asked(tally, question, found, "stale_answer_with_turns")
+    _kept_at_end(tally, timeline, items, turns)
+    in_memories, read = (sum(estimate_tokens(each.text) for each in some) for some in (items, said))
+    tally.add("tokens_in_memories", in_memories, read)
+    tally.add("tokens_with_turns", in_memories + sum(map(estimate_tokens, turns or ())), read)
     for name, (hits, of) in writer.counts().items():
         tally.add(name, hits, of)
+    if writer.told_ids:
+        _repeated(tally, "duplicates_after_replay", writer, timeline.sessions)
+    _repeated(tally, "duplicates_said_again", writer, said_again(timeline))
+    now = writer.items()
+    for truth in timeline.truths:
+        if truth.end:
+            tally.add("old_said_again", any(tells(item, truth.value) for item in now))
     return tally.counts
 
 
@@ -230,9 +265,9 @@ def _heard(
             stored = any(tells(item, move.decoy.value, belongs_to=move.decoy.about) for item in now)
             tally.add("injection_stored" if move.act == "quoted" else "aside_stored", stored)
     holding = [each for each in timeline.known_at(turn.at) if each.told < turn.at]
-    lost = [each for each in holding if not any(contains(item.text, each.value) for item in now)]
+    lost = [each for each in holding if not any(tells(item, each.value) for item in now)]
     for key, item in before.items():
-        took = any(contains(item.text, each.value) for each in lost)
+        took = any(tells(item, each.value) for each in lost)
         if key not in after:
             tally.add("wrong_delete", took)
         elif after[key].text != item.text:
@@ -240,15 +275,23 @@ def _heard(
 
 
 def _is_right(item: Item, moves: Sequence[Move], timeline: Timeline) -> bool:
-    """Whether a memory says something that the turn said, and of the right person."""
-    facts = [timeline.truth(id_) for move in moves for id_ in (move.fact, move.old) if id_]
-    if any(contains(item.text, fact.value) and is_users(item) for fact in facts):
+    """Whether a memory says something that the turn said, of the right person, and not its contrary."""
+    return any(_follows(item, move, timeline) for move in moves)
+
+
+def _follows(item: Item, move: Move, timeline: Timeline) -> bool:
+    if move.old and denies(item, timeline.truth(move.old).value):
         return True
-    return any(
-        contains(item.text, decoy.value) and not tells(item, decoy.value, belongs_to=decoy.about)
-        for move in moves
-        if (decoy := move.decoy) and move.act in ("third", "denied", "hypothetical")
-    )
+    if move.fact and move.act in ("state", "repeat", "change", "correct"):
+        return tells(item, timeline.truth(move.fact).value)
+    if move.fact and move.act == "end":
+        return denies(item, timeline.truth(move.fact).value)
+    if move.decoy is None:
+        return False  # to be forgotten, or chatter
+    value, about = move.decoy.value, move.decoy.about
+    if move.act == "third":
+        return contains(item.text, value) and not is_users(item, about) and not is_denied(item)
+    return move.act in ("denied", "hypothetical") and denies(item, value)
 
 
 def _asked(tally: Tally, question: Question, found: Sequence[Item], measure: str) -> None:
@@ -288,27 +331,35 @@ def _kept_at_end(
     tally.add("restated", again, len(items))
 
 
-def _replayed(tally: Tally, writer: Writer, timeline: Timeline, items: Sequence[Item]) -> None:
-    for session in timeline.sessions:
+def said_again(timeline: Timeline) -> list[Session]:
+    """The same sessions, with not a key in common."""
+    return [
+        Session(
+            key=f"again:{session.key}",
+            turns=tuple(replace(turn, key=f"again:{turn.key}") for turn in session.turns),
+        )
+        for session in timeline.sessions
+    ]
+
+
+def _repeated(tally: Tally, measure: str, writer: Writer, sessions: Sequence[Session]) -> None:
+    before = writer.items()
+    for session in sessions:
         for exchange in session.exchanges:
             writer.hear(session, exchange)
-    replayed = writer.items()
-    new = {item.key for item in replayed} - {item.key for item in items}
-    texts = [normalise(item.text) for item in replayed]
-    tally.add("duplicates_after_replay", max(len(new), len(texts) - len(set(texts))), len(replayed))
+    after = writer.items()
+    new = {item.key for item in after} - {item.key for item in before}
+    tally.add(measure, max(len(new), _twice(after) - _twice(before)), len(after))
+
+
+def _twice(items: Sequence[Item]) -> int:
+    """How many have a text that another has, too."""
+    return len(items) - len({normalise(item.text) for item in items})
 
 
 def _share(cases: Sequence[Case], measure: str) -> float | None:
     of = sum(case.counts[measure][1] for case in cases)
     return 100 * sum(case.counts[measure][0] for case in cases) / of if of else None
-
-
-def _kept(resume: Path | None) -> Iterator[Case]:
-    if resume and resume.exists():
-        for line in resume.read_text("utf-8").splitlines():
-            row = json.loads(line)
-            if "seed" in row:
-                yield Case(row["seed"], row["counts"])
 
 
 def memory_writing_table(reports: Sequence[Report]) -> Table:
@@ -318,7 +369,7 @@ def memory_writing_table(reports: Sequence[Report]) -> Table:
     cases = len(reports[0].cases)
     shown = Table(
         title=f"Memory writing: {cases:,} timelines, in percent",
-        caption="95 % interval over timelines in brackets",
+        caption="95 % interval over timelines in brackets; a dash: nothing to count",
     )
     shown.add_column("")
     for report in reports:

@@ -18,8 +18,9 @@ from langchain_core.messages.tool import tool_call
 from langchain_core.outputs import ChatGeneration, ChatResult
 from langchain_core.runnables import Runnable
 
-from memgraph_plugin.evaluation.told import contains
+from memgraph_plugin.evaluation.told import Item, contains, tells
 from memgraph_plugin.memalpha.operations import TOOL_NAME
+from memgraph_plugin.memalpha.timeline_phrases import BY_NAME
 from memgraph_plugin.memalpha.timelines import EVENT, Move, Timeline, Truth
 from memgraph_plugin.memalpha.words import normalise
 
@@ -28,12 +29,16 @@ _REMEMBERED = re.compile(
 )
 _TURN = re.compile(r'^(?P<handle>t\d+) \S+ \w+ [^\n]*\(user\): (?P<text>".*")$', re.M)
 
+NEVER_PROPOSED = ("aside_stored", "injection_stored")
+"""Measures of `evaluation/memory_writing.py` that say nothing of a memory for which this model decides."""
+
 
 class TimelineOracle(BaseChatModel):
     """Answers what a timeline's turns change, in view of the memories that the request shows.
 
     A turn is recognised by its words. What is remembered already is not stored again; what nobody said of the
-    user changes nothing.
+    user changes nothing. It understands each turn as it is said: an old value that is said again replaces the
+    newer one, until that is said again, too.
     """
 
     timeline: Timeline
@@ -89,21 +94,40 @@ def _operation(timeline: Timeline, move: Move, known: Mapping[str, str]) -> dict
     if move.act == "forget":
         return {"op": "delete", "handle": held, "reason": "user_request"} if held else None
     if move.act == "end":
-        gone = {"op": "update", "handle": held, "mode": "supersede", "text": no_longer(truth)}
-        return (
-            {**gone, "subject": "user", "attribute": truth.attribute, "value": truth.value} if held else None
-        )
+        return _ended(truth, held, "supersede") if held else None
+    mode = "correct" if move.act == "correct" else "supersede"
+    other = _replaced(timeline, move, truth, known)
     if held:
-        return None
-    fact = {"text": truth.text, "subject": "user", "attribute": truth.attribute, "value": truth.value}
-    old = _handle(timeline.truth(move.old), known) if move.old else None
-    if old:
-        mode = "supersede" if move.act == "change" else "correct"
-        return {"op": "update", "handle": old, "mode": mode, **fact}
+        return _ended(other[0], other[1], mode) if other else None
+    fact = {"text": truth.text, **_value(truth)}
+    if other:
+        return {"op": "update", "handle": other[1], "mode": mode, **fact}
     if truth.attribute == EVENT:
         assert truth.on is not None  # noqa: S101 - an event has a day
         fact |= {"kind": "episodic", "when": truth.on.isoformat()}
     return {"op": "insert", **fact}
+
+
+def _ended(truth: Truth, handle: str, mode: str) -> dict[str, Any]:
+    return {"op": "update", "handle": handle, "mode": mode, "text": no_longer(truth), **_value(truth)}
+
+
+def _value(truth: Truth) -> dict[str, str]:
+    return {"subject": "user", "attribute": truth.attribute, "value": truth.value}
+
+
+def _replaced(
+    timeline: Timeline, move: Move, truth: Truth, known: Mapping[str, str]
+) -> tuple[Truth, str] | None:
+    """What is remembered that cannot stand beside what was said, and its handle: of an attribute that has one
+    value, any other one; that matters when old things are said again, which is not to be known as such."""
+    single = truth.attribute != EVENT and BY_NAME[truth.attribute].single
+    for other in timeline.truths:
+        if other.id == move.old or (single and other.attribute == truth.attribute and other.id != truth.id):
+            for handle, text in known.items():
+                if tells(Item(key=handle, text=text), other.value):
+                    return other, handle
+    return None
 
 
 def _handle(truth: Truth, known: Mapping[str, str]) -> str | None:

@@ -40,7 +40,17 @@ def contains(text: str, value: str) -> bool:
 
 def tells(item: Item, value: str, *, belongs_to: str = "") -> bool:
     """Whether the memory says that this value is the user's, now."""
-    return contains(item.text, value) and is_users(item, belongs_to) and not _DENIED.search(item.text)
+    return contains(item.text, value) and is_users(item, belongs_to) and not is_denied(item)
+
+
+def denies(item: Item, value: str) -> bool:
+    """Whether the memory says that this value is not the user's, or no longer."""
+    return contains(item.text, value) and is_users(item) and is_denied(item)
+
+
+def is_denied(item: Item) -> bool:
+    """Whether it says that something is not so, or no longer."""
+    return bool(_DENIED.search(item.text))
 
 
 def is_users(item: Item, belongs_to: str = "") -> bool:

@@ -49,3 +49,17 @@ class DecidingPolicy(Policy, Protocol):
     def decide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision: ...
 
     async def adecide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision: ...
+
+
+def decision_of(policy: Policy, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+    """What any policy decides; of one that tells no more, what it proposes."""
+    if isinstance(policy, DecidingPolicy):
+        return policy.decide(turns, memories)
+    return Decision(tuple(policy.propose(turns, memories)), policy.name)
+
+
+async def adecision_of(policy: Policy, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+    """Async twin of `decision_of`."""
+    if isinstance(policy, DecidingPolicy):
+        return await policy.adecide(turns, memories)
+    return Decision(tuple(await policy.apropose(turns, memories)), policy.name)

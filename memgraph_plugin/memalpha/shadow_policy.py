@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
-from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.policies import Decision, Policy, adecision_of, decision_of
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.memalpha.words import normalise
 from memgraph_plugin.types import Delete, Insert, Memory, NoOp, Operation, Turn, Update
@@ -64,7 +64,14 @@ class ShadowPolicy:
         return self._first.name
 
     def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
-        decided = self._first.propose(turns, memories)
+        return list(self.decide(turns, memories).operations)
+
+    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        return list((await self.adecide(turns, memories)).operations)
+
+    def decide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+        """The first one's decision: what it refused, and who decided in its place, too."""
+        decided = decision_of(self._first, turns, memories)
         found: list[list[Operation] | Exception] = []
         thread = threading.Thread(
             target=lambda: found.append(self._tried(list(turns), list(memories))),
@@ -73,11 +80,12 @@ class ShadowPolicy:
         )
         thread.start()
         thread.join(self._timeout)
-        self._compare(decided, found[0] if found else TimeoutError(), turns, memories)
+        self._compare(decided.operations, found[0] if found else TimeoutError(), turns, memories)
         return decided
 
-    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
-        decided = await self._first.apropose(turns, memories)
+    async def adecide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+        """Async twin of `decide`."""
+        decided = await adecision_of(self._first, turns, memories)
         watched: list[Operation] | Exception
         try:
             watched = await asyncio.wait_for(
@@ -85,7 +93,7 @@ class ShadowPolicy:
             )
         except Exception as error:  # noqa: BLE001 - a shadow does no harm
             watched = error
-        self._compare(decided, watched, turns, memories)
+        self._compare(decided.operations, watched, turns, memories)
         return decided
 
     def _tried(self, turns: list[Turn], memories: list[Memory]) -> list[Operation] | Exception:

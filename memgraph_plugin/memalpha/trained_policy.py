@@ -10,14 +10,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError, ModelReplyError
 from memgraph_plugin.memalpha.environment import request
 from memgraph_plugin.memalpha.operations import Handles, parse_operations, read_json
-from memgraph_plugin.memalpha.policies import Policy
+from memgraph_plugin.memalpha.policies import Decision, Policy, decision_of
 from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.safety import UNCHECKED
 from memgraph_plugin.memalpha.tools import shown_schema
@@ -62,19 +63,36 @@ class TrainedPolicy:
         return cls(weights=load_weights(str(folder)), prompt=prompt, ask=ask, max_tokens=most)
 
     def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        return list(self.decide(turns, memories).operations)
+
+    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        return list((await self.adecide(turns, memories)).operations)
+
+    def decide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+        """`propose`, with what the model said, what was refused, and who decided where it could not be read.
+
+        Where everything was refused, nothing is done; the refusals say why.
+        """
         handles = Handles.assign(turns, memories)
+        reply = self.reply(handles)
         try:
-            parsed = parse_operations(read_json(self.reply(handles)), handles, limits=self.limits)
+            parsed = parse_operations(read_json(reply), handles, limits=self.limits)
         except ModelReplyError as error:
             _LOG.warning(
                 "The trained policy's reply is of no use (%s); %s decides.", error, self.fallback.name
             )
-            return self.fallback.propose(turns, memories)
+            instead = decision_of(self.fallback, turns, memories)
+            return replace(instead, raw=(reply, *instead.raw), error=error)
         checked = validate(parsed.operations, turns, memories, limits=self.limits, safety=UNCHECKED)
-        return [*checked.accepted] or [NoOp()]
+        rejected = (*parsed.rejected, *checked.rejected)
+        if rejected:
+            # Only the codes: a reason may quote what was said.
+            _LOG.info("Refused of a reply: %s", dict(Counter(receipt.code for receipt in rejected)))
+        return Decision(checked.accepted or (NoOp(),), self.name, rejected, (reply,))
 
-    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
-        return await asyncio.to_thread(self.propose, turns, memories)
+    async def adecide(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> Decision:
+        """Async twin of `decide`, in a thread."""
+        return await asyncio.to_thread(self.decide, turns, memories)
 
     def reply(self, handles: Handles) -> str:
         """What the model says, greedily."""

@@ -15,8 +15,8 @@ from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
-from memgraph_plugin.memalpha.policies import DecidingPolicy, Policy
 from memgraph_plugin.memalpha.policies import Decision as Proposed
+from memgraph_plugin.memalpha.policies import Policy, adecision_of, decision_of
 from memgraph_plugin.memalpha.rules import RulePolicy
 from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.memalpha.sameness import without_near_duplicates
@@ -231,14 +231,10 @@ def _unheard(policy: Policy) -> Runnable[tuple[list[Turn], list[Memory]], Propos
     """The policy, so called that what its model says is not streamed to whoever reads the answer."""
 
     def propose(shown: tuple[list[Turn], list[Memory]]) -> Proposed:
-        if isinstance(policy, DecidingPolicy):
-            return policy.decide(*shown)
-        return Proposed(tuple(policy.propose(*shown)), policy.name)
+        return decision_of(policy, *shown)
 
     async def apropose(shown: tuple[list[Turn], list[Memory]]) -> Proposed:
-        if isinstance(policy, DecidingPolicy):
-            return await policy.adecide(*shown)
-        return Proposed(tuple(await policy.apropose(*shown)), policy.name)
+        return await adecision_of(policy, *shown)
 
     return RunnableLambda(propose, apropose, name=f"policy:{policy.name}").with_config(tags=[TAG_NOSTREAM])
 
