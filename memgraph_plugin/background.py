@@ -10,8 +10,10 @@ import asyncio
 import atexit
 import contextvars
 import logging
+import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -61,6 +63,12 @@ class Waiting:
         _, latest = self._until.get(conversation, (0, now + PAUSES * self.pause))
         self._until[conversation] = min(now + self.pause, latest), latest
 
+    def put_back(self, tasks: list[Task], now: float) -> None:
+        """Takes in again, before all else, what was taken out and not decided on; for a further pause."""
+        self.tasks = [*tasks, *self.tasks]
+        for task in tasks:
+            self._until.setdefault(_conversation(task), (now + self.pause, now + PAUSES * self.pause))
+
     def due(self, now: float) -> list[Task]:
         """Takes out what has waited long enough, with what came before it in the same namespace."""
         paused = {each for each, (until, _) in self._until.items() if until <= now}
@@ -85,13 +93,23 @@ def _conversation(task: Task) -> tuple[Namespace, str | None]:
     return task.submission.namespace, task.submission.thread
 
 
+@dataclass(slots=True)
+class Awaiting:
+    """What waits for one event loop, and who watches over it there."""
+
+    waiting: Waiting
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
+    watch: asyncio.Task[None] | None = None
+
+
 class BackgroundWriter:
     """A `MemoryWriter` in this process: a thread for sync runs, a task of the running loop for async ones.
 
-    One namespace is written in the order of its submissions. An error is logged and kept in `failures`, the
-    rest goes on. `close` and `aclose` (or `with`, `async with`) decide on what waits without a pause, as does
-    a program that ends, by Ctrl-C too; close it before its store. Of an event loop that ends without
-    `aclose`, what waited is not decided on, which is logged.
+    One namespace is written in the order of its submissions, those of a loop, or of all threads. Errors are
+    logged by type and kept in `failures`, the rest goes on. `close` and `aclose` (or `with`, `async with`)
+    decide on what waits without a pause, as does a program that ends, by Ctrl-C too; close it before its
+    store. What they are interrupted at waits again. Of an event loop that ends without `aclose`, what waited
+    is logged, and decided on by the next `flush`, `close` or loop. A forked process begins with nothing.
 
     Args:
         pause: seconds that a conversation must be still.
@@ -99,14 +117,18 @@ class BackgroundWriter:
 
     def __init__(self, pause: float = 5.0) -> None:
         self.failures: deque[tuple[Submission, Exception]] = deque(maxlen=KEPT_FAILURES)
+        self._pause = pause
+        self._begin()
+        atexit.register(self.flush)
+        _writers.add(self)
+
+    def _begin(self) -> None:
         self._changing = threading.Lock()
         self._turn = threading.Lock()
-        self._waiting, self._awaiting = Waiting(pause), Waiting(pause)
-        atexit.register(self.flush)
+        self._waiting = Waiting(self._pause)
+        self._loops: dict[asyncio.AbstractEventLoop, Awaiting] = {}
         self._busy: list[Task] = []
         self._thread: threading.Thread | None = None
-        self._watch: asyncio.Task[None] | None = None
-        self._working: asyncio.Lock | None = None
 
     # For threads.
 
@@ -115,23 +137,27 @@ class BackgroundWriter:
     ) -> None:
         with self._changing:
             self._waiting.add(Task(submission, store, policy, how), time.monotonic())
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # what broke it is told by Python
                 self._thread = threading.Thread(target=self._run, name="memgraph-plugin-writer", daemon=True)
                 self._thread.start()
 
     def pending(self, namespace: Namespace) -> list[Submission]:
         with self._changing:
-            tasks = [*self._busy, *self._waiting.tasks, *self._awaiting.tasks]
+            loops = (task for here in self._loops.values() for task in here.waiting.tasks)
+            tasks = [*self._busy, *self._waiting.tasks, *loops]
         return [task.submission for task in tasks if task.submission.namespace == namespace]
 
     def flush(self) -> None:
-        """Decide on all that waits, without a pause, in this thread. Of async runs: `aflush`."""
+        """Decide on all that waits, without a pause, in this thread. Of async runs, while their loop is
+        not closed: `aflush`."""
+        with self._changing:
+            self._waiting.put_back(self._left(), time.monotonic())
         self._settle_due(float("inf"))
 
     def close(self) -> None:
         """Flush, for the last time."""
-        atexit.unregister(self.flush)
         self.flush()
+        atexit.unregister(self.flush)
 
     def _run(self) -> None:
         while True:
@@ -145,77 +171,111 @@ class BackgroundWriter:
 
     def _settle_due(self, now: float) -> None:
         with self._turn:  # so that a flush comes after what is being decided on
-            with self._changing:
-                due = self._waiting.due(now)
-                self._busy += due
-            for task in due:
-                try:
-                    settle(task.store, task.submission, task.policy(), task.how)
-                except Exception as error:  # noqa: BLE001 - it must not stop what comes after
-                    self._failed(task, error)
-                finally:
-                    with self._changing:
-                        self._busy.remove(task)
+            left: list[Task] = []
+            try:
+                with self._changing:
+                    left += self._waiting.due(now)
+                    self._busy += left
+                while left:
+                    task = left[0]
+                    try:
+                        settle(task.store, task.submission, task.policy(), task.how)
+                    except Exception as error:  # noqa: BLE001 - it must not stop what comes after
+                        self._failed(task, error)
+                    self._done(task)
+                    left.pop(0)
+            finally:
+                self._put_back(self._waiting, left)
+
+    def _done(self, task: Task) -> None:
+        with self._changing:
+            self._busy.remove(task)
+
+    def _put_back(self, waiting: Waiting, tasks: list[Task]) -> None:
+        """Of what was interrupted, nothing is lost; twice decided on, nothing changes."""
+        with self._changing:
+            self._busy = [task for task in self._busy if task not in tasks]
+            waiting.put_back(tasks, time.monotonic())
+
+    def _left(self) -> list[Task]:
+        """Takes what the loops that are closed have left."""
+        closed = [loop for loop in self._loops if loop.is_closed()]
+        return [task for loop in closed for task in self._loops.pop(loop).waiting.tasks]
 
     # For an event loop.
 
     async def asubmit(
         self, store: MemoryStore, submission: Submission, policy: Callable[[], Policy], how: Deciding
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self._awaiting.add(Task(submission, store, policy, how), time.monotonic())
-        if self._watch is None or self._watch.done() or self._watch.get_loop() is not loop:
-            self._working = asyncio.Lock()
+        here = self._here()
+        with self._changing:
+            here.waiting.add(Task(submission, store, policy, how), time.monotonic())
+        if here.watch is None or here.watch.done():
             # In a context of its own: the run that submits, its callbacks and its stream, ends before.
-            self._watch = loop.create_task(self._arun(), context=contextvars.Context())
+            work = self._arun(here)
+            here.watch = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+
+    def _here(self) -> Awaiting:
+        """What waits for the running loop, with what closed ones have left."""
+        with self._changing:
+            here = self._loops.setdefault(asyncio.get_running_loop(), Awaiting(Waiting(self._pause)))
+            here.waiting.put_back(self._left(), time.monotonic())
+            return here
 
     async def apending(self, namespace: Namespace) -> list[Submission]:
         return self.pending(namespace)
 
     async def aflush(self) -> None:
         """Async twin of `flush`, of async runs."""
-        await self._asettle_due(float("inf"))
+        await self._asettle_due(self._here(), float("inf"))
 
     async def aclose(self) -> None:
         """Flush, of sync runs too."""
         await self.aflush()
         await asyncio.to_thread(self.close)
-        if self._watch is not None and not self._watch.done():
-            self._watch.cancel()
+        watch = self._here().watch
+        if watch is not None and not watch.done():
+            watch.cancel()
 
-    async def _arun(self) -> None:
+    async def _arun(self, here: Awaiting) -> None:
         try:
-            while (due := self._awaiting.next()) is not None:
+            while (due := here.waiting.next()) is not None:
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                await self._asettle_due(time.monotonic())
+                await self._asettle_due(here, time.monotonic())
         except asyncio.CancelledError:
-            if left := len(self._awaiting.tasks):
-                logger.warning("%d exchanges were not decided on: the writer was not closed", left)
+            if left := len(here.waiting.tasks):
+                logger.warning("%d exchanges are not decided on: the writer was not closed", left)
             raise
 
-    async def _asettle_due(self, now: float) -> None:
-        async with self._working or asyncio.Lock():
-            due = self._awaiting.due(now)
+    async def _asettle_due(self, here: Awaiting, now: float) -> None:
+        async with here.deciding:
             namespaces: dict[Namespace, list[Task]] = {}
+            with self._changing:
+                due = here.waiting.due(now)
+                self._busy += due
             for task in due:
                 namespaces.setdefault(task.submission.namespace, []).append(task)
-            with self._changing:
-                self._busy += due
-            await asyncio.gather(*(self._asettle(tasks) for tasks in namespaces.values()))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for tasks in namespaces.values():
+                        group.create_task(self._asettle(tasks))
+            finally:
+                self._put_back(here.waiting, [task for tasks in namespaces.values() for task in tasks])
 
-    async def _asettle(self, tasks: list[Task]) -> None:
-        for task in tasks:
+    async def _asettle(self, left: list[Task]) -> None:
+        while left:
+            task = left[0]
             try:
                 policy = await asyncio.to_thread(task.policy)
                 await asettle(task.store, task.submission, policy, task.how)
             except Exception as error:  # noqa: BLE001
                 self._failed(task, error)
-            finally:
-                with self._changing:
-                    self._busy.remove(task)
+            self._done(task)
+            left.pop(0)
 
     def _failed(self, task: Task, error: Exception) -> None:
-        logger.error("An exchange was stored, but not decided on: %s", type(error).__name__, exc_info=error)
+        # Not its message, which may quote what was said.
+        logger.error("An exchange was stored, but not decided on: %s", type(error).__name__)
         self.failures.append((task.submission, error))
 
     def __enter__(self) -> Self:
@@ -233,3 +293,16 @@ class BackgroundWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+_writers: weakref.WeakSet[BackgroundWriter] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """What waits is the parent's to decide on; its thread and whoever held a lock are not in the child."""
+    for writer in list(_writers):
+        writer._begin()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)

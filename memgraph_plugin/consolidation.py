@@ -1,4 +1,4 @@
-"""Consolidating a namespace in a store: the passes of `memalpha.consolidate`, a batch each."""
+"""Consolidating a namespace in a store: the passes of `memalpha.consolidate`, a batch for each group."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from datetime import UTC, datetime
 
 from langchain_core.language_models import BaseChatModel
 
+from memgraph_plugin.errors import MemoryNotFound, VersionConflict
 from memgraph_plugin.memalpha.consolidate import (
     ACTOR,
     HABITS,
+    Group,
     Habits,
     Known,
     Summarise,
@@ -21,14 +23,23 @@ from memgraph_plugin.memalpha.consolidate import (
     promote,
     summarise,
 )
+from memgraph_plugin.memalpha.promoted import promoted_in
 from memgraph_plugin.prompts import SUMMARY_PROMPT, fill
 from memgraph_plugin.store.base import MemoryStore
-from memgraph_plugin.types import LoggedBatch, Memory, MemoryKind, MemoryVersion, Namespace, Operation
+from memgraph_plugin.types import (
+    LoggedBatch,
+    Memory,
+    MemoryKind,
+    MemoryVersion,
+    Namespace,
+    Operation,
+    Receipts,
+)
 
-KINDS: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")
+FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
 
 MOST = 10_000
-"""Memories that are looked at, and batches of the log: the newest."""
+"""Memories that are looked at, and batches of the log: the newest, and those in the profile."""
 
 NEIGHBOURS = 5
 """Memories that one of no known attribute is compared with."""
@@ -37,12 +48,27 @@ _AGAIN = "duplicate_of:"
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """A group, and what became of it: `undo` takes its batch back. No receipts where nothing was written.
+
+    `left`: why it was left alone; somebody has changed what it rests on.
+    """
+
+    operations: tuple[Operation, ...]
+    receipts: Receipts | None = None
+    left: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Pass:
-    """What one pass did, or would do. `batch_id` is None where nothing was written; `undo` takes it back."""
+    """What one pass did, or would do, group by group."""
 
     name: str
-    operations: tuple[Operation, ...]
-    batch_id: str | None = None
+    groups: tuple[Done, ...] = ()
+
+    @property
+    def operations(self) -> tuple[Operation, ...]:
+        return tuple(operation for group in self.groups for operation in group.operations)
 
 
 def consolidate(
@@ -56,9 +82,9 @@ def consolidate(
 ) -> list[Pass]:
     """Merge, promote, decay and summarise what a namespace remembers; a second time, nothing changes.
 
-    Each pass is one transaction, so that it can be stopped at any time, and run again. What somebody changes
-    meanwhile stays as they left it. With a store whose native methods are async, call it in another thread
-    than the loop's (`asyncio.to_thread`).
+    Each group of a pass is one transaction, so that it can be stopped at any time, and run again. Where
+    somebody changes, deletes or erases meanwhile what a group rests on, none of it is written. With a store
+    whose native methods are async, call it in another thread than the loop's (`asyncio.to_thread`).
 
     Args:
         now: of which ages are counted; the clock's by default.
@@ -66,10 +92,10 @@ def consolidate(
         dry_run: write nothing. Each pass then sees the memory as it is, not as the one before would leave it.
 
     Raises:
-        StoreError: the store failed; passes that were done stay done.
+        StoreError: the store failed; groups that were done stay done.
     """
     moment = now or datetime.now(UTC)
-    passes: dict[str, Callable[[list[Known]], list[Operation]]] = {
+    passes: dict[str, Callable[[list[Known]], list[Group]]] = {
         "merge": lambda known: merge(known, _cosines(store, namespace, known), habits=habits),
         "promote": lambda known: promote(known, habits=habits),
         "decay": lambda known: decay(known, moment, habits=habits),
@@ -77,12 +103,20 @@ def consolidate(
     }
     done = []
     for name, find in passes.items():
-        operations = find(known_in(store, namespace))
-        batch = None
-        if operations and not dry_run:
-            batch = store.apply(namespace, operations, actor=ACTOR, policy=name).batch_id
-        done.append(Pass(name, tuple(operations), batch))
+        groups = [
+            Done(group.operations) if dry_run else _written(store, namespace, name, group)
+            for group in find(known_in(store, namespace))
+        ]
+        done.append(Pass(name, tuple(groups)))
     return done
+
+
+def _written(store: MemoryStore, namespace: Namespace, name: str, group: Group) -> Done:
+    try:
+        receipts = store.apply(namespace, group.operations, actor=ACTOR, policy=name, requires=group.requires)
+    except (MemoryNotFound, VersionConflict) as error:
+        return Done(group.operations, left=str(error))
+    return Done(group.operations, receipts, "; ".join({each.reason for each in receipts.rejected}))
 
 
 def known_in(store: MemoryStore, namespace: Namespace) -> list[Known]:
@@ -91,8 +125,21 @@ def known_in(store: MemoryStore, namespace: Namespace) -> list[Known]:
     for batch in store.log(namespace, limit=MOST):
         for key in _said_again(batch):
             again[key].append(batch.recorded_at)
-    memories = [hit.memory for hit in store.recall(namespace, "", k=MOST, kinds=KINDS)]
+    core = [hit.memory for hit in store.recall(namespace, "", k=MOST, kinds=("core",))]
+    found = {hit.memory.key: hit.memory for hit in store.recall(namespace, "", k=MOST, kinds=FOUND)}
+    # However old, what has a line in the profile: it would lose it.
+    for key in {key for block in core for key in promoted_in(block)} - found.keys():
+        if memory := _current(store, namespace, key):
+            found[key] = memory
+    memories = (*core, *found.values())
     return [_known(each, store.history(namespace, each.key), again[each.key]) for each in memories]
+
+
+def _current(store: MemoryStore, namespace: Namespace, key: str) -> Memory | None:
+    """The memory as it is now; None where it is gone, or has ended."""
+    item = store.get(namespace, key, refresh_ttl=False)
+    memory = store.history(namespace, key)[-1].memory if item else None
+    return memory if memory and memory.valid_to is None else None
 
 
 def _said_again(batch: LoggedBatch) -> list[str]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -148,7 +150,8 @@ def test_what_fails_is_kept_and_stops_nothing(caplog: pytest.LogCaptureFixture) 
         broken.broken = True
     ((failed, error),) = writer.failures
     assert isinstance(error, StoreError)
-    assert "not decided on" in caplog.text
+    assert "not decided on: StoreError" in caplog.text
+    assert "no more" not in caplog.text  # it might quote what was said
     assert texts(whole) == ["The user lives in Lisbon."]
     broken.broken = False
     settle(broken, failed, RulePolicy())  # by hand, when it is mended
@@ -280,6 +283,127 @@ os.kill(os.getpid(), signal.SIGINT)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "KeyboardInterrupt" in done.stderr
     assert "The user lives in Lisbon." in done.stdout, done.stderr
+
+
+class Cut(RulePolicy):
+    """Rules that are interrupted, once."""
+
+    cut = False
+
+    def propose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        if "Rita" in turns[0].text and not Cut.cut:
+            Cut.cut = True
+            raise KeyboardInterrupt
+        return RulePolicy.propose(self, turns, memories)
+
+
+def test_what_ctrl_c_interrupts_waits_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cut, "cut", False)
+    store, writer = InMemoryMemoryStore(), BackgroundWriter(pause=NEVER)
+    lines = ["I live in Lisbon.", "My sister is called Rita.", "I have a dog.", "I like tea."]
+    talk(store, lines, writer=writer, policy=Cut())
+    with pytest.raises(KeyboardInterrupt):
+        writer.close()
+    assert len(writer.pending(ANA)) == 3
+    writer.close()
+    assert len(texts(store)) == 4
+    assert writer.pending(ANA) == []
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_was_broken_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Cut, "cut", False)
+    store, writer = InMemoryMemoryStore(), BackgroundWriter(pause=0.01)
+    talk(store, ["My sister is called Rita."], writer=writer, policy=Cut())
+    wait_for(lambda: Cut.cut and not (writer._thread and writer._thread.is_alive()))
+    talk(store, ["My sister is called Rita.", "I like tea."], writer=writer, policy=Cut())
+    wait_for(lambda: len(texts(store)) == 2)
+    writer.close()
+
+
+class SlowLater(RulePolicy):
+    async def apropose(self, turns: Sequence[Turn], memories: Sequence[Memory]) -> list[Operation]:
+        await asyncio.sleep(0.1)
+        return self.propose(turns, memories)
+
+
+async def atalk(store: InMemoryMemoryStore, user: str, **options: Any) -> None:
+    """Three conversations of one exchange."""
+    graph = build_memory_graph(**options).compile(store=store)
+    for number in range(3):
+        asked = {"messages": [HumanMessage(f"I have a cat called Rex{number}.", id=f"q{number}")]}
+        config: Any = {"configurable": {"thread_id": f"{user}{number}"}}
+        await graph.ainvoke(asked, config, context=MemoryContext(user_id=user))
+        await asyncio.sleep(0.03)
+
+
+@pytest.mark.parametrize("pause", [0.01, NEVER])
+def test_what_an_ended_loop_left_is_decided_on(pause: float, caplog: pytest.LogCaptureFixture) -> None:
+    store, writer = InMemoryMemoryStore(), BackgroundWriter(pause=pause)
+    asyncio.run(atalk(store, "ana", writer=writer, policy=SlowLater()))
+    left = 3 - len(texts(store))
+    assert left
+    assert f"{left} exchanges are not decided on" in caplog.text
+    assert len(writer.pending(ANA)) == left
+    writer.close()
+    assert len(texts(store)) == 3
+    assert writer.pending(ANA) == []
+    assert not writer.failures
+
+
+def test_two_loops_at_once_write_all() -> None:
+    store, writer = InMemoryMemoryStore(), BackgroundWriter(pause=0.05)
+
+    async def whole(user: str) -> None:
+        await atalk(store, user, writer=writer, policy=SlowLater())
+        await writer.aflush()
+
+    threads = [threading.Thread(target=asyncio.run, args=(whole(user),)) for user in ("ana", "bob")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for user in ("ana", "bob"):
+        assert len(store.recall(("memories", user), "", k=10, kinds=["semantic"])) == 3
+    assert not writer.failures
+    writer.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_begins_with_nothing_and_can_write() -> None:
+    program = """
+import os, time
+from langchain_core.messages import HumanMessage
+from memgraph_plugin import InMemoryMemoryStore, MemoryContext, build_memory_graph
+from memgraph_plugin.background import BackgroundWriter
+def say(text, user):
+    graph.invoke({"messages": [HumanMessage(text)]}, context=MemoryContext(user_id=user))
+def known(user):
+    return [hit.memory.text for hit in store.recall(("memories", user), "", kinds=["semantic"])]
+store, writer = InMemoryMemoryStore(), BackgroundWriter(pause=0.5)
+graph = build_memory_graph(writer=writer).compile(store=store)
+say("I live in Lisbon.", "ana")
+child = os.fork()
+if child == 0:
+    assert writer.pending(("memories", "ana")) == []
+    say("I live in Rome.", "bob")
+    until = time.monotonic() + 20
+    while not known("bob") and time.monotonic() < until:
+        time.sleep(0.05)
+    os._exit(0 if known("bob") and not known("ana") else 1)
+assert os.waitpid(child, 0)[1] == 0
+writer.close()
+assert known("ana")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def wait_for(done: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not done() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert done()
 
 
 # What waits.

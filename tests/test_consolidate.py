@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from typer.testing import CliRunner
 
 from memgraph_plugin.cli import app as cli
 from memgraph_plugin.consolidation import Pass, consolidate, summaries_of
+from memgraph_plugin.errors import ConfigurationError
 from memgraph_plugin.memalpha import blocks
 from memgraph_plugin.memalpha.blocks import CoreBlock
 from memgraph_plugin.memalpha.consolidate import ACTOR
@@ -101,9 +105,9 @@ def test_a_second_run_changes_nothing_and_undo_brings_everything_back(store: Mem
     after = plain(all_of(store))
     assert [each.operations for each in consolidate(store, ANA)] == [(), (), (), ()]
     assert plain(all_of(store)) == after != before
-    for each in reversed(passes):
-        if each.batch_id:
-            assert not store.undo(ANA, each.batch_id).rejected
+    for group in reversed([group for each in passes for group in each.groups]):
+        assert group.receipts
+        assert not store.undo(ANA, group.receipts.batch_id).rejected
     assert plain(all_of(store)) == before
 
 
@@ -112,7 +116,7 @@ def test_a_dry_run_writes_nothing(store: MemoryStore) -> None:
     batches = len(store.log(ANA, limit=1000))
     passes = consolidate(store, ANA, dry_run=True)
     assert sum(len(each.operations) for each in passes) > 5
-    assert {each.batch_id for each in passes} == {None}
+    assert {group.receipts for each in passes for group in each.groups} == {None}
     assert len(store.log(ANA, limit=1000)) == batches
 
 
@@ -274,19 +278,131 @@ def test_nothing_is_made_of_nothing(store: MemoryStore) -> None:
     assert not any(each.operations for each in consolidate(store, ANA))
 
 
-def test_what_was_changed_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = InMemoryMemoryStore()
-    fill(store)
+def interrupted(store: MemoryStore, name: str, meanwhile: Callable[[], Any]) -> list[Pass]:
+    """Consolidates, and lets something happen between what that pass reads and what it writes."""
     apply: Callable[..., Any] = store.apply
 
     def late(namespace: Any, operations: Any, **options: Any) -> Any:
-        if options.get("policy") == "merge":
-            apply(ANA, [Update(key="city2", text="The user lives in Porto.", mode="supersede")])
+        if options.get("policy") == name:
+            store.apply = apply  # type: ignore[method-assign]
+            meanwhile()
         return apply(namespace, operations, **options)
 
-    monkeypatch.setattr(store, "apply", late)
+    store.apply = late  # type: ignore[method-assign]
+    return consolidate(store, ANA)
+
+
+@pytest.mark.parametrize("changed", ["city", "city2"])
+def test_what_was_changed_meanwhile_is_not_merged(store: MemoryStore, changed: str) -> None:
+    fill(store)
+    porto = Update(key=changed, text="The user lives in Porto.", mode="supersede")
+    passes = interrupted(store, "merge", lambda: store.apply(ANA, [porto]))
+    assert {all_of(store)["city"].text, all_of(store)["city2"].text} & {"The user lives in Porto."}
+    assert len(all_of(store).keys() & {"city", "city2"}) == 2
+    assert sorted(bool(each.left) for each in named(passes, "merge").groups) == [False, True]
+    assert len(all_of(store).keys() & {"dog", "dog2"}) == 1  # another group
+
+
+def test_what_was_deleted_meanwhile_is_not_summarised(store: MemoryStore) -> None:
+    fill(store)
+
+    def by(events: Any) -> str:
+        store.apply(ANA, [Delete(key="e1", reason="user_request")])
+        return ""
+
+    passes = consolidate(store, ANA, by=by)
+    assert all_of(store).keys() >= {"e0", "e2", "e3"}
+    assert not [each for each in all_of(store).values() if "town 1" in each.text]
+    (group,) = named(passes, "summarise").groups
+    assert "is gone" in group.left
+    assert group.receipts is None
+
+
+@pytest.mark.parametrize("name", ["merge", "promote", "summarise"])
+def test_what_was_erased_meanwhile_does_not_come_back(store: MemoryStore, name: str) -> None:
+    fill(store)
+    interrupted(store, name, lambda: store.forget(ANA))
+    assert all_of(store) == {}
+    assert store.log(ANA) == []
+
+
+def test_what_was_deleted_meanwhile_is_not_promoted(store: MemoryStore) -> None:
+    fill(store)
+    interrupted(store, "promote", lambda: store.apply(ANA, [Delete(key="tea")]))
+    assert PROFILE not in all_of(store)
+
+
+def test_what_is_to_expire_does_and_takes_nothing_along(store: MemoryStore) -> None:
+    march, soon = LONG_AGO.replace(month=3, day=4), NOW + timedelta(hours=1)
+    store.apply(
+        ANA,
+        [
+            *(
+                replace(event(f"e{n}", f"The user visited town {n}.", march), expires_at=soon)
+                for n in range(3)
+            ),
+            fact("tea", "likes", "tea", "The user likes tea.", *"abc", expires_at=soon, importance=0.9),
+            fact("tea2", "likes", "tea", "The user likes tea!"),
+        ],
+    )
+    before = plain(all_of(store))
     consolidate(store, ANA)
-    assert all_of(store)["city2"].text == "The user lives in Porto."
+    assert plain(all_of(store)) == before
+
+
+def test_a_model_that_fails_words_nothing_and_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    store = InMemoryMemoryStore()
+    fill(store)
+
+    def by(events: Any) -> str:
+        raise TimeoutError("The user visited town 1.")
+
+    insert = named(consolidate(store, ANA, by=by), "summarise").operations[0]
+    assert isinstance(insert, Insert)
+    assert "-03-04: The user visited town 0." in insert.text
+    assert "TimeoutError" in caplog.text
+    assert "town 1" not in caplog.text
+
+
+def test_an_old_memory_keeps_its_line(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    store.apply(ANA, [fact("tea", "likes", "tea", "The user likes tea.", *"abc")])
+    store.apply(ANA, [fact("rice", "likes", "rice", "The user likes rice.", *"abc")])
+    consolidate(store, ANA)
+    store.apply(ANA, [fact(f"x{n}", f"a{n}", f"v{n}", f"The user's a{n} is v{n}.") for n in range(9)])
+    monkeypatch.setattr("memgraph_plugin.consolidation.MOST", 5)
+    assert not named(consolidate(store, ANA), "promote").operations
+    store.apply(ANA, [Delete(key="tea")])
+    consolidate(store, ANA)
+    assert all_of(store)[PROFILE].text == "The user likes rice."
+
+
+@pytest.mark.parametrize("module", ["graph", "command"])
+def test_a_model_that_is_not_named_is_missed(module: str, dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMGRAPH_PLUGIN_DSN", dsn)
+    monkeypatch.setenv("MEMGRAPH_PLUGIN_POLICY", "model")
+    monkeypatch.delenv("MEMGRAPH_PLUGIN_CHAT_MODEL", raising=False)
+    if module == "command":
+        done = CliRunner().invoke(cli, ["consolidate", "--user", "ana"])
+        assert done.exit_code == 1
+    else:
+        path = Path(__file__).parents[1] / "graphs" / "memory_writer.py"
+        with pytest.raises(ConfigurationError, match="CHAT_MODEL"):
+            runpy.run_path(str(path))
+
+
+def test_a_grown_line_keeps_the_profile_to_its_budget_wherever_it_stands(store: MemoryStore) -> None:
+    store.apply(ANA, [fact("city", "location", "Lisbon", "The user lives in Lisbon.", *"abc")])
+    store.apply(ANA, [CoreBlock("profile", limit=30).insert()])
+    consolidate(store, ANA)
+    profile = all_of(store)[PROFILE]
+    store.apply(ANA, [Update(key=PROFILE, text=f"{profile.text}\nWritten by hand.", mode="refine")])
+    long = "The user lives in " + "a very long description of a city " * 10
+    store.apply(ANA, [Update(key="city", text=long, mode="refine")])
+    consolidate(store, ANA)
+    assert all_of(store)[PROFILE].text == "Written by hand."
+    over = "Written by hand. " * 20
+    store.apply(ANA, [Update(key=PROFILE, text=over, mode="refine")])
+    assert named(consolidate(store, ANA), "promote").operations == ()
 
 
 def test_the_command_shows_does_and_can_be_undone(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,4 +419,13 @@ def test_the_command_shows_does_and_can_be_undone(dsn: str, monkeypatch: pytest.
         batch = done.output.split("as batch ")[1].split()[0]
         assert run.invoke(cli, ["undo", "--user", "ana", "--yes", batch]).exit_code == 0
         assert "city2" in all_of(store)
+        apply = PostgresMemoryStore.apply
+
+        def late(self: Any, namespace: Any, operations: Any, **options: Any) -> Any:
+            if options.get("policy") == "merge":
+                store.forget(ANA)
+            return apply(self, namespace, operations, **options)
+
+        monkeypatch.setattr(PostgresMemoryStore, "apply", late)
+        assert "left alone" in run.invoke(cli, ["consolidate", "--user", "ana"]).output
     assert run.invoke(cli, ["consolidate"]).exit_code == 1

@@ -10,10 +10,11 @@ from memgraph_plugin.commands import options
 from memgraph_plugin.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from memgraph_plugin.consolidation import Done
     from memgraph_plugin.types import Operation
 
 SHOWN = 20
-"""Operations of a pass that are shown; of the others, how many."""
+"""Groups of a pass, and operations of a group, that are shown; of the others, how many."""
 
 
 def consolidate(
@@ -27,7 +28,8 @@ def consolidate(
 ) -> None:
     """Merge duplicates, promote what is said often, let the unsaid fade, summarise old events.
 
-    Each is a batch that `undo` takes back. With MEMGRAPH_PLUGIN_POLICY=model, the chat model words summaries.
+    Each group is a batch that `undo` takes back. What somebody changes meanwhile is left alone, and named.
+    With MEMGRAPH_PLUGIN_POLICY=model, the chat model words summaries.
 
     Example: memgraph-plugin consolidate --user ana --dry-run
     """
@@ -43,17 +45,33 @@ def consolidate(
     else:
         raise ConfigurationError("Say whose memory: --user ana, or --namespace memories.ana.")
     used, by = options.settings(), None
-    if used.policy == "model" and used.chat_model is not None:
+    if used.policy == "model":
+        if used.chat_model is None:
+            raise ConfigurationError("MEMGRAPH_PLUGIN_POLICY=model needs MEMGRAPH_PLUGIN_CHAT_MODEL.")
         model = load_chat_model(used.chat_model, base_url=used.base_url, cache_dir=used.cache_dir)
         by = summaries_of(model)
     with open_store(used) as store:
         for each in consolidate(store, labels, by=by, dry_run=dry_run):
-            batch = f", as batch {each.batch_id}" if each.batch_id else ""
-            typer.echo(f"{each.name}: {len(each.operations) or 'nothing'} to do{batch}")
-            for operation in each.operations[:SHOWN]:
-                typer.echo(f"  {_said(operation)}")
-            if more := len(each.operations[SHOWN:]):
-                typer.echo(f"  ... and {more} more")
+            left = sum(bool(group.left) for group in each.groups)
+            alone = f", {left} of {len(each.groups)} groups left alone" if left else ""
+            typer.echo(f"{each.name}: {len(each.operations) or 'nothing'} to do{alone}")
+            for group in each.groups[:SHOWN]:
+                _show(group)
+            if more := len(each.groups[SHOWN:]):
+                typer.echo(f"  ... and {more} more groups; `log` has their batches")
+
+
+def _show(group: Done) -> None:
+    from memgraph_plugin.terminal import printable
+
+    for operation in group.operations[:SHOWN]:
+        typer.echo(f"  {_said(operation)}")
+    if more := len(group.operations[SHOWN:]):
+        typer.echo(f"  ... and {more} more")
+    if group.receipts:
+        typer.echo(f"  as batch {group.receipts.batch_id}")
+    if group.left:
+        typer.echo(f"  left alone: {printable(group.left)}")
 
 
 def _said(operation: Operation) -> str:

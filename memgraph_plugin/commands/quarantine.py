@@ -85,7 +85,8 @@ def discard(
         typer.echo(_preview(found))
         if not yes:
             typer.confirm("Discard this?", abort=True)
-        store.discard(namespace, found.id)
+        if not store.discard(namespace, found.id):
+            raise MemoryNotFound("It is in quarantine no more: it was released or discarded meanwhile.")
     typer.echo("Discarded.")
 
 

@@ -1,28 +1,32 @@
 """Putting a memory in order: what is there twice, what is said often, what is long ago. Pure.
 
-Four passes, each a batch of ordinary operations that can be undone, none of which finds anything to do in
-what it left: `merge`, `promote`, `decay`, `summarise`. They go by what a store knows: versions with their
-evidence, and the no-ops of its log ("duplicate_of:...": said again). How often something was recalled nobody
-counts, so use is how often it was said.
+Four passes, none of which finds anything to do in what it left: `merge`, `promote`, `decay`, `summarise`.
+Each finds groups of ordinary operations. A group is a batch that can be undone, and rests on all that it was
+made of: where somebody changes, deletes or erases some of that meanwhile, all of it is left. They go by
+what a store knows: versions with their evidence, and the no-ops of its log ("duplicate_of:...": said again).
+How often something was recalled nobody counts, so use is how often it was said.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from memgraph_plugin.memalpha.blocks import PROFILE, block_of
 from memgraph_plugin.memalpha.facts import fact_of
 from memgraph_plugin.memalpha.grounding import ungrounded
+from memgraph_plugin.memalpha.promoted import REASON, Lines, is_former, line_of, promoted_in, tokens_of
 from memgraph_plugin.memalpha.safety import SAFETY
 from memgraph_plugin.memalpha.validation import LIMITS, Limits
 from memgraph_plugin.memalpha.words import normalise, overlap, words
-from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Delete, Insert, Memory, Operation, Turn, Update
+
+logger = logging.getLogger(__name__)
 
 ACTOR = "consolidate"
 
@@ -50,6 +54,17 @@ class Known:
     said: datetime
     importance: float
     times: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Operations that stand or fall together, and the versions of the memories that they rest on.
+
+    `requires` is as in `MemoryStore.apply`; where it is empty, each operation stands alone.
+    """
+
+    operations: tuple[Operation, ...]
+    requires: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,24 +99,29 @@ def merge(
     cosines: Mapping[frozenset[str], float] | None = None,
     *,
     habits: Habits = HABITS,
-) -> list[Operation]:
+) -> list[Group]:
     """Of memories that say the same, keep the most important, else the oldest, with the evidence of all.
 
     The same is: one subject, attribute and value; or, where no attribute is known, texts with the same
     subject, names, numbers and negations, and a cosine (by pairs of keys) and words in common as `habits` has
-    them.
+    them. What is to expire stays as it is: neither may it last longer, nor take with it what was to last.
     """
     groups: list[list[Known]] = []
     for each in sorted(known, key=lambda one: (-one.importance, _since(one.memory), one.memory.key)):
-        if each.memory.kind not in ("semantic", "episodic") or each.memory.valid_to is not None:
+        memory = each.memory
+        if memory.kind not in ("semantic", "episodic") or memory.valid_to or memory.expires_at:
             continue
         for group in groups:
-            if _same(group[0].memory, each.memory, cosines or {}, habits):
+            if _same(group[0].memory, memory, cosines or {}, habits):
                 group.append(each)
                 break
         else:
             groups.append([each])
-    return [operation for group in groups if len(group) > 1 for operation in _merged(group)]
+    return [Group(tuple(_merged(group)), _versions(group)) for group in groups if len(group) > 1]
+
+
+def _versions(known: Iterable[Known]) -> dict[str, int]:
+    return {each.memory.key: each.memory.version for each in known}
 
 
 def _merged(group: Sequence[Known]) -> Iterator[Operation]:
@@ -154,11 +174,12 @@ def _atoms(text: str) -> frozenset[str]:
     return frozenset(name.casefold() for name in named) | denied
 
 
-def promote(known: Sequence[Known], *, habits: Habits = HABITS) -> list[Operation]:
+def promote(known: Sequence[Known], *, habits: Habits = HABITS) -> list[Group]:
     """Write the facts that were said often into the profile, as far as its budget goes.
 
-    Their memories stay. A line follows its memory: it changes with it, and goes with it. What else is in the
-    profile stays as it is, and a line that somebody took out is not put in again.
+    Their memories stay. A line follows its memory: it changes with it, and goes with it (`promoted.in_step`
+    does so at once). What else is in the profile stays as it is, and a line that somebody took out is not put
+    in again. Where somebody's own lines fill the profile and more, nothing is done.
     """
     profile, block = next(
         (
@@ -170,31 +191,26 @@ def promote(known: Sequence[Known], *, habits: Habits = HABITS) -> list[Operatio
     )
     if block.read_only:
         return []
-    old = profile.memory.text.splitlines() if profile else []
-    before: Mapping[str, str] = profile.memory.value.get("promoted", {}) if profile else {}
+    before = promoted_in(profile.memory) if profile else {}
     facts = {each.memory.key: each for each in known if _is_lasting(each, before, habits)}
-    lines, promoted = list(old), {}
-    for key, line in before.items():
-        new = _line(facts[key].memory) if key in facts else None
-        if line in lines:
-            at = lines.index(line)
-            lines[at : at + 1] = [new] if new else []
-        if new:
-            promoted[key] = new
-    while lines and _tokens(lines) > block.limit and lines[-1] in promoted.values():
-        gone = lines.pop()  # a line has grown
-        promoted = {key: line for key, line in promoted.items() if line != gone}
-    said = {normalise(line) for line in lines}
+    new = Lines(profile.memory.text.splitlines() if profile else [], dict(before))
+    for key in before:
+        new.follow(key, line_of(facts[key].memory.text) if key in facts else None)
+    if not new.fit(block.limit):
+        return []
+    said = {normalise(line) for line in new.lines}
     for each in sorted(facts.values(), key=lambda one: (-one.times, -one.importance, one.memory.key)):
-        line = _line(each.memory)
+        line = line_of(each.memory.text)
         if each.memory.key in before or normalise(line) in said:
             continue
-        if _tokens([*lines, line]) <= block.limit:
-            lines.append(line)
-            promoted[each.memory.key] = line
+        if tokens_of([*new.lines, line]) <= block.limit:
+            new.lines.append(line)
+            new.of[each.memory.key] = line
             said.add(normalise(line))
-    evidence = _evidence(each for key, each in facts.items() if key in promoted)
-    return list(_profile(profile, "\n".join(lines), promoted, evidence))
+    used = [each for key, each in facts.items() if key in new.of]
+    operations = tuple(_profile(profile, "\n".join(new.lines), new.of, _evidence(used)))
+    rests = {PROFILE.key: 0} if profile is None else _versions([profile])
+    return [Group(operations, rests | _versions(used))] if operations else []
 
 
 def _profile(
@@ -205,11 +221,11 @@ def _profile(
         if text:
             made = PROFILE.insert(text)
             value = {**made.value, "promoted": promoted}
-            yield replace(made, value=value, evidence=evidence, reason="promoted")
+            yield replace(made, value=value, evidence=evidence, reason=REASON)
     elif not text:
-        if profile.memory.value.get("promoted"):
+        if promoted_in(profile.memory):
             yield Delete(key=profile.memory.key, version=profile.memory.version, reason="nothing to promote")
-    elif text != profile.memory.text or promoted != profile.memory.value.get("promoted", {}):
+    elif text != profile.memory.text or promoted != promoted_in(profile.memory):
         value = {**profile.memory.value, "promoted": promoted}
         if "text" in value:
             value["text"] = text
@@ -220,26 +236,18 @@ def _profile(
             mode="refine",
             value=value,
             evidence=evidence,
-            reason="promoted",
+            reason=REASON,
         )
 
 
-def _tokens(lines: Sequence[str]) -> int:
-    return estimate_tokens("\n".join(lines))
-
-
 def _is_lasting(known: Known, before: Mapping[str, str], habits: Habits) -> bool:
-    memory, fact = known.memory, fact_of(known.memory)
+    memory = known.memory
     often = known.times >= habits.times or memory.key in before
-    former = fact is not None and fact.attribute.startswith("former ")
-    return memory.kind == "semantic" and memory.valid_to is None and often and not former
+    ends = memory.valid_to or memory.expires_at or is_former(memory.text, memory.value)
+    return memory.kind == "semantic" and often and not ends
 
 
-def _line(memory: Memory) -> str:
-    return " ".join(memory.text.split())
-
-
-def decay(known: Sequence[Known], now: datetime, *, habits: Habits = HABITS) -> list[Operation]:
+def decay(known: Sequence[Known], now: datetime, *, habits: Habits = HABITS) -> list[Group]:
     """Halve the importance of what was not said for long, by whole half-lives, down to the floor."""
     operations: list[Operation] = []
     for each in known:
@@ -250,39 +258,42 @@ def decay(known: Sequence[Known], now: datetime, *, habits: Habits = HABITS) -> 
         importance = max(habits.floor, each.importance * 0.5**halvings)
         if halvings > 0 and memory.importance - importance > 1e-4:  # a store keeps single precision
             operations.append(_revision(each, memory.text, importance=importance, reason="unsaid for long"))
-    return operations
+    return [Group(tuple(operations))] if operations else []
 
 
 def summarise(
     known: Sequence[Known], now: datetime, *, by: Summarise | None = None, habits: Habits = HABITS
-) -> list[Operation]:
+) -> list[Group]:
     """Put one episodic memory in place of several old ones of one subject and month, with their evidence.
 
-    `by` words it; what it says must be in the events, else, and without `by`, they are told one after the
-    other, in as many memories as their length asks for.
+    `by` words it; what it says must be in the events, else, and without `by` or where that fails, they are
+    told one after the other, in as many memories as their length asks for. What is to expire is left to that.
     """
     months: dict[tuple[str, str], list[Known]] = {}
     for each in sorted(known, key=lambda one: (_since(one.memory), one.memory.key)):
         memory, fact = each.memory, fact_of(each.memory)
-        if memory.kind != "episodic" or memory.valid_from is None or memory.valid_from > now - habits.old:
+        if memory.kind != "episodic" or memory.valid_from is None or memory.expires_at is not None:
+            continue
+        if memory.valid_from > now - habits.old:
             continue
         if fact is None or fact.attribute != SUMMARY:
             subject = fact.subject if fact else "user"
             months.setdefault((subject, f"{memory.valid_from:%Y-%m}"), []).append(each)
-    operations: list[Operation] = []
-    for (subject, _), events in months.items():
-        if len(events) >= habits.events:
-            for part, text in _worded(events, by, habits):
-                operations += _summary(subject, part, text)
-    return operations
+    return [
+        _summary(subject, part, text)
+        for (subject, _), events in months.items()
+        if len(events) >= habits.events
+        for part, text in _worded(events, by, habits)
+    ]
 
 
-def _summary(subject: str, events: Sequence[Known], text: str) -> Iterator[Operation]:
+def _summary(subject: str, events: Sequence[Known], text: str) -> Group:
     keys = [each.memory.key for each in events]
     value = {"subject": subject, "attribute": SUMMARY, "value": text, "of": keys}
     named = hashlib.sha256("\0".join(sorted(keys)).encode("utf-8", "surrogatepass")).hexdigest()[:32]
-    yield Insert(
-        key=f"{SUMMARY}:{named}",  # two at once write it once
+    key = f"{SUMMARY}:{named}"  # two at once write it once
+    insert = Insert(
+        key=key,
         kind="episodic",
         text=text,
         value=value,
@@ -291,16 +302,23 @@ def _summary(subject: str, events: Sequence[Known], text: str) -> Iterator[Opera
         evidence=_evidence(events),
         reason="summarised",
     )
-    for each in events:
-        reason = f"summarised in {SUMMARY}:{named}"
-        yield Delete(key=each.memory.key, version=each.memory.version, evidence=each.evidence, reason=reason)
+    deletes = [
+        Delete(
+            key=each.memory.key,
+            version=each.memory.version,
+            evidence=each.evidence,
+            reason=f"summarised in {key}",
+        )
+        for each in events
+    ]
+    return Group((insert, *deletes), {key: 0, **_versions(events)})
 
 
 def _worded(
     events: Sequence[Known], by: Summarise | None, habits: Habits
 ) -> Iterator[tuple[Sequence[Known], str]]:
     if by is not None:
-        text = " ".join(by([each.memory for each in events]).split())
+        text = _said_by(by, events)
         if text and len(text) <= habits.limits.characters and _holds(text, events):
             yield events, text
             return
@@ -315,9 +333,18 @@ def _worded(
         yield part, _told(part)
 
 
+def _said_by(by: Summarise, events: Sequence[Known]) -> str:
+    """What `by` says in one line; nothing, where it fails."""
+    try:
+        return line_of(by([each.memory for each in events]))
+    except Exception as error:  # noqa: BLE001 - whatever a model trips over, the events are told without it
+        logger.warning("No summary was worded (%s); the events are told as they are", type(error).__name__)
+        return ""
+
+
 def _told(events: Iterable[Known]) -> str:
     """Each event with its day."""
-    return " ".join(f"{_day(each.memory)}: {_line(each.memory)}" for each in events)
+    return " ".join(f"{_day(each.memory)}: {line_of(each.memory.text)}" for each in events)
 
 
 def _holds(text: str, events: Sequence[Known]) -> bool:

@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from memgraph_plugin.memalpha.facts import ALIASES, OPPOSITES, Fact, fact_of, same_value
+from memgraph_plugin.memalpha.promoted import promoted_in
 from memgraph_plugin.memalpha.readings import (
     Ended,
     Finding,
@@ -75,7 +76,11 @@ class _Batch:
 
     def __init__(self, memories: Sequence[Memory]) -> None:
         self._memories = {memory.key: memory for memory in memories}
-        self._facts = {memory.key: fact for memory in memories if (fact := fact_of(memory))}
+        self._facts = {
+            memory.key: fact
+            for memory in memories
+            if not promoted_in(memory) and (fact := fact_of(memory))  # lines follow their memories
+        }
         self._texts = {normalise(memory.text): memory.key for memory in memories if memory.kind != "turn"}
         self._slots: dict[tuple[str, ...], Operation] = {}
         self._last: Fact | None = None
@@ -219,13 +224,13 @@ class _Batch:
         """Take the sentences that say it out of the core blocks, where nothing else would."""
         changed = []
         for key, memory in self._memories.items():
-            sentences = _SENTENCE_END.split(memory.text) if memory.kind == "core" else []
-            kept = [sentence for sentence in sentences if not _covers(what, sentence)]
-            if len(kept) < len(sentences):
+            lines = memory.text.splitlines() if memory.kind == "core" else []
+            kept = [line for line in (_without(what, line) for line in lines) if line]
+            if kept != lines:
                 common: dict[str, Any] = {"version": memory.version, "evidence": (turn.key,)}
                 common["reason"] = "user_request"
                 self._slots[(key,)] = (
-                    Update(key=key, text=" ".join(kept), mode="correct", **common)
+                    Update(key=key, text="\n".join(kept), mode="correct", **common)
                     if kept
                     else Delete(key=key, **common)
                 )
@@ -290,6 +295,13 @@ class _Batch:
             evidence=(turn.key,),
             reason=reason,
         )
+
+
+def _without(what: str, line: str) -> str:
+    """A line, less the sentences that say it."""
+    sentences = _SENTENCE_END.split(line)
+    kept = [sentence for sentence in sentences if not _covers(what, sentence)]
+    return " ".join(kept) if len(kept) < len(sentences) else line
 
 
 def _covers(what: str, text: str) -> bool:

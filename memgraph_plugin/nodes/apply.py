@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.runtime import get_runtime
 
 from memgraph_plugin.errors import MemoryNotFound
+from memgraph_plugin.memalpha.promoted import in_step, lines_anew, writes_again
 from memgraph_plugin.memalpha.safety import UNCHECKED
 from memgraph_plugin.memalpha.validation import validate
 from memgraph_plugin.nodes.decide import Decision
@@ -24,6 +25,7 @@ from memgraph_plugin.nodes.forget import (
     to_forget,
     wishes_in,
 )
+from memgraph_plugin.nodes.retrieve import MOST_BLOCKS
 from memgraph_plugin.nodes.scope import Scope, scope_of
 from memgraph_plugin.nodes.transcript import TURN, Said, as_read, exchange, storable
 from memgraph_plugin.state import (
@@ -51,8 +53,9 @@ def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemorySta
     """A node that stores the newest exchange word for word, and applies the operations that were decided on.
 
     One transaction, and once: the same messages decided by the same policy again change nothing. Where the
-    user asked to forget, what would bring it back goes too (see `memgraph_plugin.nodes.forget`). What was
-    refused for safety waits in quarantine.
+    user asked to forget, what would bring it back goes too (see `memgraph_plugin.nodes.forget`). A line of
+    the profile that was made of a memory follows it (`memgraph_plugin.memalpha.promoted`). What was refused
+    for safety waits in quarantine.
 
     Reads: messages, operations, rejected, held, policy.
     Writes: receipts (of turns, of operations, of what was refused); empties operations, rejected and held.
@@ -99,6 +102,9 @@ def write(
     forgotten = to_forget(scope, wishes_in(as_read(said), decision.operations))
     decision = _without(decision, forgotten)
     batch = batch_of(scope, said if stored is None else (), decision, forgotten)
+    if writes_again(batch):
+        hits = scope.store.recall(scope.namespace, "", k=MOST_BLOCKS, kinds=("core",))
+        batch = in_step(batch, [hit.memory for hit in hits])
     rejected = _to_log(decision)
     if not (batch or decision.held or rejected):
         return []
@@ -118,7 +124,7 @@ def write(
     for attempt in range(1, attempts + 1):
         conflicts = _conflicts(batch, receipts)
         histories = [scope.store.history(scope.namespace, operation.key) for operation in conflicts]
-        retry = _validated_anew(conflicts, histories, said)
+        retry = [*_validated_anew(conflicts, histories, said), *lines_anew(batch, conflicts, histories)]
         if not retry:
             break
         again = scope.store.apply(scope.namespace, retry, idempotency_key=f"{key}:{attempt}", **who)
@@ -140,6 +146,9 @@ async def awrite(
     forgotten = await ato_forget(scope, wishes_in(as_read(said), decision.operations))
     decision = _without(decision, forgotten)
     batch = batch_of(scope, said if stored is None else (), decision, forgotten)
+    if writes_again(batch):
+        hits = await scope.store.arecall(scope.namespace, "", k=MOST_BLOCKS, kinds=("core",))
+        batch = in_step(batch, [hit.memory for hit in hits])
     rejected = _to_log(decision)
     if not (batch or decision.held or rejected):
         return []
@@ -160,7 +169,7 @@ async def awrite(
     for attempt in range(1, attempts + 1):
         conflicts = _conflicts(batch, receipts)
         histories = [await scope.store.ahistory(scope.namespace, operation.key) for operation in conflicts]
-        retry = _validated_anew(conflicts, histories, said)
+        retry = [*_validated_anew(conflicts, histories, said), *lines_anew(batch, conflicts, histories)]
         if not retry:
             break
         again = await scope.store.aapply(scope.namespace, retry, idempotency_key=f"{key}:{attempt}", **who)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -90,7 +90,7 @@ class AsyncOnly(SweptByTask):
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         options: dict[str, Any] = {"actor": actor, "policy": policy, "held": held}
         options |= {"rejected": rejected, "requires": requires}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal, cast, get_args
 
@@ -101,7 +101,7 @@ class MemoryStore(CompressedStore, QuarantineStore):
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         """Apply operations to one namespace in one transaction, and log them.
 
@@ -116,13 +116,15 @@ class MemoryStore(CompressedStore, QuarantineStore):
         What was `rejected` before it came here stands in the receipts behind all others, and so in the log.
 
         What is to be written may rest on other memories, as on the turns that it was read off: the batch
-        `requires` their keys. They are looked for in the same transaction, so that nothing comes back of what
-        was erased while somebody thought about it.
+        `requires` their keys, or, of a mapping, each key at its version (None: any; 0: none is there). This
+        is looked up in the same transaction, so that nothing comes back of what was erased while somebody
+        thought about it.
 
         Raises:
             InvalidNamespaceError: the namespace is empty, or a label is empty or has a dot.
             InvalidValue: a value or text is not storable; nothing was applied.
-            MemoryNotFound: what it requires is gone; nothing was applied, held or logged.
+            MemoryNotFound, VersionConflict: what it requires is gone, or has changed; nothing was applied,
+                held or logged.
             EmbeddingMismatch: a given embedding has another dimension than the store's; nothing was applied.
             DatabaseUnavailable: there is no database, or the connection was lost, and again in a second try.
                 If that was at the very end, the batch may have been applied: call again with the same key.
@@ -287,7 +289,7 @@ class MemoryStore(CompressedStore, QuarantineStore):
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         """Async twin of `apply`."""
         options: dict[str, Any] = {"actor": actor, "policy": policy, "held": held}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -32,7 +32,15 @@ from memgraph_plugin.store.compressed_in_memory import InMemoryCompressed
 from memgraph_plugin.store.entry import Entry, cosine, embedded, entry_of, nearest, ranked
 from memgraph_plugin.store.exported import Logged
 from memgraph_plugin.store.held import Quarantined, storable_held
-from memgraph_plugin.store.journal import Batch, Step, check_dimension, named_keys, plan, texts_to_embed
+from memgraph_plugin.store.journal import (
+    Batch,
+    Step,
+    check_dimension,
+    named_keys,
+    plan,
+    required,
+    texts_to_embed,
+)
 from memgraph_plugin.store.past_in_memory import InMemoryPast, Vectors
 from memgraph_plugin.store.portability_in_memory import InMemoryPortability
 from memgraph_plugin.store.quarantine_in_memory import InMemoryHolding
@@ -111,7 +119,7 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
@@ -119,8 +127,8 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = self._embed(texts_to_embed(operations, None), self._probe())
-        who = {"actor": actor, "policy": policy, "held": tuple(held)}
-        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
+        who: dict[str, Any] = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": required(requires)}
         batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, **who)
         return self._apply(batch, operations)
 
@@ -134,7 +142,7 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
@@ -142,8 +150,8 @@ class InMemoryMemoryStore(InMemoryPast, InMemoryHolding, InMemoryCompressed, InM
         if replayed := self._replayed(namespace, idempotency_key):
             return replayed
         vectors = await self._aembed(texts_to_embed(operations, None), self._probe())
-        who = {"actor": actor, "policy": policy, "held": tuple(held)}
-        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
+        who: dict[str, Any] = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": required(requires)}
         batch = self._batch(namespace, vectors, idempotency_key=idempotency_key, **who)
         return self._apply(batch, operations)
 

@@ -6,14 +6,14 @@ A store reads the rows that a batch names, asks `plan` what becomes of them, and
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from langgraph.store.base import PutOp
 
-from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound
+from memgraph_plugin.errors import EmbeddingMismatch, MemoryNotFound, VersionConflict
 from memgraph_plugin.store.held import noted, refused
 from memgraph_plugin.store.storable import text_of_put
 from memgraph_plugin.tokens import estimate_tokens
@@ -48,7 +48,8 @@ class Batch:
     """One call of `apply`, or what a LangGraph batch puts into one namespace.
 
     `held` goes to quarantine; `releases` is the id of what leaves it, where that is applied. `rejected`
-    was so before; `requires` are the keys of memories without which nothing is to be written.
+    was so before. `requires` are the versions of memories without which nothing is to be written: 0 where
+    there must be none, None for any.
     """
 
     namespace: Namespace
@@ -60,8 +61,8 @@ class Batch:
     policy: str = ""
     held: tuple[Held, ...] = ()
     rejected: tuple[Receipt, ...] = ()
-    requires: tuple[str, ...] = ()
     releases: str | None = None
+    requires: Mapping[str, int | None] = field(default_factory=dict)
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     now: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -142,11 +143,9 @@ def plan(
         newest: the number of each named key's newest version, also of those deleted or expired.
 
     Raises:
-        MemoryNotFound: something that the batch requires is gone.
+        MemoryNotFound, VersionConflict: something that the batch requires is gone, or has changed.
     """
-    for key in batch.requires:
-        if key not in current or expired(current[key].memory, batch.now):
-            raise MemoryNotFound(f"Nothing was written: {key!r:.80}, which it rests on, is gone.")
+    _check_required(batch, current)
     receipts: list[Receipt] = []
     changes: list[Change] = []
     seen: set[str] = set()
@@ -163,10 +162,24 @@ def plan(
     return Plan((*receipts, *map(refused, held), *batch.rejected), tuple(changes), held)
 
 
-def named_keys(operations: Iterable[Step], required: Iterable[str] = ()) -> list[str]:
+def named_keys(operations: Iterable[Step], requires: Iterable[str] = ()) -> list[str]:
     """The keys that a batch names, whose rows `plan` must be shown."""
-    named = {op.key for op in operations if not isinstance(op, NoOp) and op.key is not None}
-    return sorted(named.union(required))
+    written = {op.key for op in operations if not isinstance(op, NoOp) and op.key is not None}
+    return sorted(written.union(requires))
+
+
+def required(keys: Collection[str]) -> dict[str, int | None]:
+    """What a batch requires, by key; None for any version."""
+    return dict(keys) if isinstance(keys, Mapping) else dict.fromkeys(keys)
+
+
+def _check_required(batch: Batch, current: Mapping[str, Row]) -> None:
+    there = {key: row.memory.version for key, row in current.items() if not expired(row.memory, batch.now)}
+    for key, version in batch.requires.items():
+        if version != 0 and key not in there:
+            raise MemoryNotFound(f"Nothing was written: {key!r:.80}, which it rests on, is gone.")
+        if version is not None and version != there.get(key, 0):
+            raise VersionConflict(f"Nothing was written: {key!r:.80}, which it rests on, has changed.")
 
 
 def texts_to_embed(operations: Sequence[Step], fields: Sequence[str] | None) -> list[str]:

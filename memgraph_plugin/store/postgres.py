@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -40,6 +40,7 @@ from memgraph_plugin.store.journal import (
     check_dimension,
     named_keys,
     plan,
+    required,
     texts_to_embed,
 )
 from memgraph_plugin.store.kv_files import KVFiles
@@ -191,7 +192,7 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Hold
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
@@ -200,8 +201,8 @@ class PostgresMemoryStore(Searching, Past, Upkeep, Forgetting, Portability, Hold
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := self._replayed(namespace, idempotency_key)):
             return replayed
-        who = {"actor": actor, "policy": policy, "held": tuple(held)}
-        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
+        who: dict[str, Any] = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": required(requires)}
         return self._commit(namespace, operations, idempotency_key=idempotency_key, **who)
 
     def recall(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -39,6 +39,7 @@ from memgraph_plugin.store.journal import (
     check_dimension,
     named_keys,
     plan,
+    required,
     texts_to_embed,
 )
 from memgraph_plugin.store.kv_files import KVFiles
@@ -196,7 +197,7 @@ class AsyncPostgresMemoryStore(
         policy: str = "",
         held: Sequence[Held] = (),
         rejected: Sequence[Receipt] = (),
-        requires: Sequence[str] = (),
+        requires: Collection[str] = (),
     ) -> Receipts:
         operations = storable_operations(namespace, operations)
         held = storable_held(namespace, held)
@@ -205,8 +206,8 @@ class AsyncPostgresMemoryStore(
         check_dimension(operations, self._model[1] if self._model else None)
         if idempotency_key is not None and (replayed := await self._replayed(namespace, idempotency_key)):
             return replayed
-        who = {"actor": actor, "policy": policy, "held": tuple(held)}
-        who |= {"rejected": tuple(rejected), "requires": tuple(requires)}
+        who: dict[str, Any] = {"actor": actor, "policy": policy, "held": tuple(held)}
+        who |= {"rejected": tuple(rejected), "requires": required(requires)}
         return await self._commit(namespace, operations, idempotency_key=idempotency_key, **who)
 
     async def arecall(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from langgraph.store.base import InvalidNamespaceError
 
-from memgraph_plugin.errors import EmbeddingMismatch, InvalidValue, MemoryNotFound
+from memgraph_plugin.errors import EmbeddingMismatch, InvalidValue, MemoryNotFound, VersionConflict
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.types import (
     Delete,
@@ -150,6 +150,40 @@ class OperationsContract:
         assert len(receipts.rejected) == 5
         texts = {hit.memory.key: hit.memory.text for hit in await store.arecall(ADA, "")}
         assert texts == {"a": "one", "b": "two and a half", "new": "first"}
+
+    async def test_a_batch_is_applied_only_while_what_it_rests_on_stands(self, store: MemoryStore) -> None:
+        await store.aapply(ADA, [Insert(key="a", text="one"), Insert(key="b", text="two")])
+        batch: list[Operation] = [Insert(key="sum", text="one, two"), Delete(key="b"), NoOp()]
+        held = [Held(operation=Insert(text="three"), code="secret")]
+        before = await store.alog(ADA)
+        late: list[Any] = [
+            ({"a": 2}, VersionConflict),
+            ({"a": 0}, VersionConflict),
+            ({"b": 1, "c": 1}, MemoryNotFound),
+        ]
+        for requires, error in (*late, ({"c": None}, MemoryNotFound), (["a", "c"], MemoryNotFound)):
+            with pytest.raises(error):
+                await store.aapply(ADA, batch, idempotency_key="once", requires=requires, held=held)
+        assert not await store.aquarantined(ADA)
+        assert len(await store.arecall(ADA, "")) == 2
+        assert await store.alog(ADA) == before
+        requires = {"a": 1, "b": None, "sum": 0}
+        receipts = await store.aapply(ADA, batch, idempotency_key="once", requires=requires, held=held)
+        assert len(receipts.applied) == 2
+        assert len(await store.aquarantined(ADA)) == 1
+        assert {hit.memory.key for hit in await store.arecall(ADA, "")} == {"a", "sum"}
+        again = await store.aapply(ADA, batch, idempotency_key="once", requires=requires)
+        assert again.replayed
+
+    async def test_what_was_erased_meanwhile_is_not_rested_on(self, store: MemoryStore) -> None:
+        await store.aapply(ADA, [Insert(key="a", text="one")])
+        await store.aforget(ADA)
+        for requires in (["a"], {"a": 1}):
+            with pytest.raises(MemoryNotFound):
+                await store.aapply(ADA, [Insert(text="of a")], requires=requires)
+        assert await store.alog(ADA) == []
+        with pytest.raises(InvalidValue, match="requires"):
+            await store.aapply(ADA, [], requires=["\0"])
 
     async def test_nothing_to_do_is_done(self, store: MemoryStore) -> None:
         assert (await store.aapply(ADA, [])).receipts == ()
