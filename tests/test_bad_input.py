@@ -189,7 +189,7 @@ def test_a_relative_date_without_a_clock_is_the_turns() -> None:
     naive = Turn(key="u1", role="user", text="I played chess yesterday.", at=NOW.replace(tzinfo=None))
     [made] = decided([naive], call(event)).operations
     assert isinstance(made, Insert)
-    assert made.valid_from == NOW.replace(tzinfo=None)
+    assert made.valid_from == NOW  # a store takes no moment without a zone
 
 
 def test_an_empty_turn_asks_nobody() -> None:

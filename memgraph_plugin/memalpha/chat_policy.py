@@ -163,6 +163,8 @@ class ChatModelPolicy:
         reply = yield [*request, AIMessage(raw[:MAX_TURN] or "(nothing)"), HumanMessage(repair)]
         second, more, error_again = self._judge(reply, handles, first.accepted)
         best = first if error_again else second
+        if second.accepted == first.accepted:  # nothing was mended: what was refused stays refused
+            best = replace(best, rejected=tuple(dict.fromkeys((*first.rejected, *second.rejected))))
         yield self._decision(best, (raw, more), None if first.accepted else error_again)
 
     def _judge(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date
 from itertools import pairwise
 
-from memgraph_plugin.memalpha.times import MONTHS, NUMBERS, WEEKDAYS, SaidTime, find_times
+from memgraph_plugin.memalpha.times import MONTHS, NUMBERS, WEEKDAYS, SaidTime, aware, find_times
 from memgraph_plugin.memalpha.words import stem, words
 from memgraph_plugin.prompts import strip_memory_blocks
 from memgraph_plugin.types import Memory, Turn
@@ -62,7 +62,7 @@ def _check_dates(
     text: str, spoken: str, evidence: Sequence[Turn], target: Memory | None
 ) -> tuple[str, list[str]]:
     """The text without its dates, and those of them that nothing in the evidence covers."""
-    moment = max((turn.at for turn in evidence), default=target.valid_from if target else None)
+    moment = max((turn.at for turn in evidence), key=aware, default=target.valid_from if target else None)
     if moment is None:
         return text, []
     covered = [(turn.at.date(), turn.at.date()) for turn in evidence]

@@ -189,9 +189,10 @@ def read_json(text: str) -> list[Any]:
     """
     if len(text) > MAX_REPLY:
         raise ModelReplyError(f"the reply has {len(text)} characters, {MAX_REPLY} allowed", text[:MAX_REPLY])
-    body = re.sub(r"<think>.*?</think>", "", text, flags=re.DOTALL)
-    fenced = re.search(r"```(?:json)?\s*(.*?)```", body, re.DOTALL)
-    body = fenced[1] if fenced else body
+    body = _without_thoughts(text)
+    _, opened, rest = body.partition("```")
+    fenced, closed, _ = rest.partition("```")
+    body = fenced if opened and closed else body
     start = re.search(r"[{\[]", body)
     if not start:
         raise ModelReplyError("the reply has no JSON", text)
@@ -200,6 +201,15 @@ def read_json(text: str) -> list[Any]:
     except (ValueError, RecursionError) as error:
         raise ModelReplyError(f"the reply is not whole JSON: {type(error).__name__}", text) from error
     return proposals_in(read, text)
+
+
+def _without_thoughts(text: str) -> str:
+    """In one pass: a pattern would look for the end of each <think> anew, for seconds in a hostile reply."""
+    kept, at = [], 0
+    while (begin := text.find("<think>", at)) >= 0 and (end := text.find("</think>", begin)) >= 0:
+        kept.append(text[at:begin])
+        at = end + len("</think>")
+    return "".join([*kept, text[at:]])
 
 
 def proposals_in(read: Any, raw: str) -> list[Any]:

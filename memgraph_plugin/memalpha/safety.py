@@ -176,6 +176,10 @@ class Safety:
             return None
         return Ruling(self.instructions, "instruction_like", ("instructions",))
 
+    def reason(self, said: str) -> str:
+        """A reason as it may be logged: nothing of it, where it has what a memory may not have."""
+        return "" if any(any(self._find(name, _plain(said))) for name in _CLASSES) else said
+
     def masked(self, operation: Insert | Update) -> Insert | Update:
         """The operation without the secrets in it. Where there were any, its value and reason go, too.
 

@@ -65,6 +65,29 @@ def outdated(operations: Sequence[Insert | Update | None], turns: Sequence[str])
     return found
 
 
+def take_over(older: Operation, accepted: list[Operation]) -> None:
+    """What an update was to replace is replaced by the newer insert of the same fact, in place."""
+    if not isinstance(older, Update):
+        return
+    told = fact_in(older.text, older.value or {})
+    for index, newer in enumerate(accepted):
+        said = fact_in(newer.text, newer.value) if isinstance(newer, Insert) else None
+        if told and said and (told.subject, told.attribute) == (said.subject, said.attribute):
+            assert isinstance(newer, Insert)  # noqa: S101 - what says something
+            accepted[index] = Update(
+                key=older.key,
+                version=older.version,
+                text=newer.text,
+                mode=older.mode,
+                value=newer.value,
+                importance=newer.importance,
+                valid_from=newer.valid_from,
+                evidence=newer.evidence,
+                reason=newer.reason,
+            )
+            return
+
+
 def without_near_duplicates(
     operations: Sequence[Operation], near: Mapping[str, Sequence[Hit]]
 ) -> tuple[Operation, ...]:

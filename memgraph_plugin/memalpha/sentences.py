@@ -122,6 +122,11 @@ def own_clauses(text: str) -> Iterator[str]:
                 yield own.rstrip(".!?… ").replace(_DOT, ".")
 
 
+def own_sentences(text: str) -> Iterator[str]:
+    """The sentences of `own_words`, questions and wishes among them."""
+    return (sentence.replace(_DOT, ".") for sentence in _sentences(own_words(text)))
+
+
 def is_off_the_record(text: str) -> bool:
     """Whether the message itself asks not to be remembered."""
     return bool(_OFF_THE_RECORD.search(text.replace("’", "'")))

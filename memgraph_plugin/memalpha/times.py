@@ -9,7 +9,7 @@ import calendar
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Literal, TypeAlias
 
 from memgraph_plugin.memalpha.words import words
@@ -58,6 +58,11 @@ class SaidTime:
     def moment(self, said_at: datetime) -> datetime:
         """Its beginning, in the time zone of `said_at`."""
         return datetime.combine(self.first, time.min, said_at.tzinfo)
+
+
+def aware(moment: datetime) -> datetime:
+    """The moment with a time zone: UTC, where it says none."""
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def find_times(text: str, at: datetime) -> list[SaidTime]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from memgraph_plugin.memalpha.form import WRITABLE
 from memgraph_plugin.memalpha.operations import SINGLE_OPERATIONS, Handles, operation_fields
-from memgraph_plugin.memalpha.validation import LIMITS, WRITABLE, Limits
+from memgraph_plugin.memalpha.validation import LIMITS, Limits
 from memgraph_plugin.prompts import SINGLE_TOOLS
 from memgraph_plugin.types import OperationName
 
@@ -63,6 +64,8 @@ def shown_schema(handles: Handles, limits: Limits = LIMITS) -> dict[str, Any]:
     fields["evidence"] |= {"items": {"enum": list(handles.turns)}, "minItems": 1, "maxItems": 4}
     fields["text"]["maxLength"] = limits.characters
     fields["when"]["pattern"] = r"^\d{4}-\d{2}-\d{2}$"
+    # A number has no length: without a choice, a model that repeats itself writes digits without an end.
+    fields["importance"] = {"enum": [tenths / 10 for tenths in range(1, 11)]}
     for name in ("subject", "attribute", "value", "reason"):
         fields[name]["maxLength"] = 80
     names = [name for name in FIELDS if memories or name not in ("update", "delete")]

@@ -5,7 +5,8 @@
 3. the evidence: turns shown, one of them the user's, none older than what it replaces (unknown_evidence,
    no_user_evidence, stale_evidence); a deletion's names what goes (unsupported_delete, delete_all)
 4. the kind: an event has a date, a core block is written as it was declared
-5. no duplicates: the same words here; nearly the same sense in `duplicates`, where a store lends its vectors
+5. no duplicates: the same words (of the same day) here; nearly the same sense in `duplicates`, where a store
+   lends its vectors
 6. what replaces a memory is about the same subject and attribute
 7. what is said stands in the evidence or the memory (ungrounded)
 8. safety (instruction_like, secret)
@@ -18,20 +19,22 @@ block that nobody has written yet likewise.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import date, datetime
 from typing import TypeAlias
 
 from memgraph_plugin.errors import OperationRejected
 from memgraph_plugin.memalpha.blocks import CORE_TOKENS, PROFILE, block_of, is_missing
+from memgraph_plugin.memalpha.facts import fact_in, fact_of
+from memgraph_plugin.memalpha.form import WRITABLE, check_form
 from memgraph_plugin.memalpha.grounding import ungrounded
 from memgraph_plugin.memalpha.safety import SAFETY, Ruling, Safety
-from memgraph_plugin.memalpha.sameness import about, outdated, related
-from memgraph_plugin.memalpha.sentences import own_words
-from memgraph_plugin.memalpha.words import content_words, normalise, words
+from memgraph_plugin.memalpha.sameness import about, outdated, related, take_over
+from memgraph_plugin.memalpha.times import aware
+from memgraph_plugin.memalpha.wishes import wishes
+from memgraph_plugin.memalpha.words import content_words, normalise, share
 from memgraph_plugin.prompts import REJECTIONS
 from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import (
@@ -49,30 +52,20 @@ from memgraph_plugin.types import (
 
 Write: TypeAlias = Insert | Update | Delete
 
-WRITABLE = ("core", "semantic", "episodic")
-
-_FIRST_PERSON = re.compile(
-    r"""\W*(?:i['’](?:m|ve|ll|d)|my|we|
-    i\ (?:am|was|have|had|will|do|live|work|play|like|love|hate|want|need|prefer|moved|went))\b""",
-    re.I | re.X,
-)
-
 _THIS_BATCH = "this_batch"
 REPEATED = f"duplicate_of:{_THIS_BATCH}"
 """Reason of the no-op that a write becomes whose text an earlier one of the batch has already."""
 
-_FORGETTING = frozenset(
-    words(
-        """forget delete remove erase wipe wrong incorrect untrue vergiss vergessen lösche löschen oublie
-        oubliez supprime efface olvida borra elimina esquece apaga dimentica cancella vergeet verwijder"""
-    )
-)
-_EVERYTHING = re.compile(
-    r"\b(?:everything|anything|every\s+memory|alles|todo|tout|tudo|tutto)\b|\ball\b(?!\s+about)", re.I
-)
-
 MOST_UNNAMED = 3
 """Memories that one batch may delete whose words nobody said ("no, that's wrong")."""
+
+MOST_KEPT = 0.5
+"""Share of a core block's words that an edit keeps; what takes out more needs the user's word for it."""
+
+_PART = re.compile(r"[.!?;:\n]\s*|,\s+|\band\b")
+
+MOST_DENIED = 6
+"""Memories that one batch may delete that nobody wants forgotten, but says not to be so ("no, not tea")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +112,9 @@ def validate(
             rejected.append(refusal(operation, error.code, error.reason))
     facts = [None if isinstance(each, NoOp | Delete) or check.is_core(each) else each for each in accepted]
     for index in sorted(outdated(facts, [turn.key for turn in turns]), reverse=True):
-        rejected.append(refusal(accepted.pop(index), "contradiction", ""))
+        older = accepted.pop(index)
+        rejected.append(refusal(older, "contradiction", ""))
+        take_over(older, accepted)
     if len(operations) > limits.operations:
         extra = operations[limits.operations]
         rejected.append(refusal(extra, "too_many", f"{len(operations)} given, {limits.operations} allowed"))
@@ -148,21 +143,23 @@ class _Check:
     held: list[Held] = field(default_factory=list)
     written: set[str] = field(default_factory=set)
     unnamed: int = 0
-    texts: dict[str, str] = field(init=False)
+    denied: int = 0
+    texts: dict[str, dict[str, date | None]] = field(default_factory=dict)
+    """Of each text, the memories that have it, with the day of an event."""
     blocks: dict[str, Memory] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.texts = {
-            normalise(memory.text): memory.key
-            for memory in self.memories.values()
-            if memory.kind not in ("turn", "core")
-        }
+        for key, memory in self.memories.items():
+            if memory.kind not in ("turn", "core"):
+                day = _day(memory.kind, memory.valid_from)
+                self.texts.setdefault(normalise(memory.text), {})[key] = day
         self.blocks = {
             block.label: memory for memory in self.memories.values() if (block := block_of(memory))
         }
 
     def __call__(self, operation: Operation) -> Operation:
-        _form(operation)
+        check_form(operation)
+        operation = replace(operation, reason=self.safety.reason(operation.reason))
         if isinstance(operation, NoOp):
             return operation
         target = self._target(operation)
@@ -170,13 +167,18 @@ class _Check:
         if isinstance(operation, Delete):
             asked = self.safety.judge_request(turn.text for turn in evidence if turn.role == "user")
             self._safe(operation, target, asked)
-            self._support(evidence, target)
+            if target and target.kind == "core":
+                self._dropped(evidence, target, "")
+            else:
+                self._support(evidence, about(target) if target else frozenset())
             return self._claim(operation)
         written = self._kind(operation, target, evidence)
-        duplicate = self._duplicate(written, target)
+        duplicate = self._duplicate(written, target, operation.valid_from)
         if duplicate:
             return NoOp(reason=f"duplicate_of:{duplicate}", evidence=written.evidence)
         written = self._placed(written, target)
+        if isinstance(written, Update) and target and target.kind == "core":
+            self._dropped(evidence, target, written.text)
         self._content(written, evidence, target if isinstance(written, Update) else None)
         return self._claim(written)
 
@@ -242,19 +244,37 @@ class _Check:
             and target
             and target.kind != "episodic"
         ):
-            newest = max(_aware(turn.at) for turn in evidence)
-            if target.valid_from and newest < _aware(target.valid_from):
+            newest = max(aware(turn.at) for turn in evidence)
+            if target.valid_from and newest < aware(target.valid_from):
                 raise OperationRejected("stale_evidence", "")
         return evidence
 
-    def _support(self, evidence: Sequence[Turn], target: Memory | None) -> None:
-        """A user who deletes says what, in words of their own; a few that are only pointed at may go, too."""
-        said = " ".join(own_words(turn.text) for turn in evidence if turn.role == "user")
-        if target and content_words(said) & about(target):
+    def _dropped(self, evidence: Sequence[Turn], block: Memory, text: str) -> None:
+        """A block that loses most of its words is not edited: each part that goes must be wanted gone."""
+        kept, old, new = content_words(text), fact_of(block), fact_in(text, {})
+        parts = [words for part in _PART.split(block.text) if (words := content_words(part))]
+        if not parts or share(content_words(block.text), kept) >= MOST_KEPT:
             return
-        if not _FORGETTING & set(words(said)):
+        if len(parts) == 1 and old and new and (old.subject, old.attribute) == (new.subject, new.attribute):
+            return
+        for part in parts:
+            if share(part, kept) < MOST_KEPT:
+                self._support(evidence, part)
+
+    def _support(self, evidence: Sequence[Turn], meant: frozenset[str]) -> None:
+        """Who wants something gone says what, in their own words; a few that are only pointed at may go.
+
+        `meant` are the words of what goes.
+        """
+        said = wishes(tuple(evidence))
+        if said.named & meant:
+            return
+        if said.denied & meant and self.denied < MOST_DENIED:
+            self.denied += 1
+            return
+        if not said.asked:
             raise OperationRejected("unsupported_delete", "")
-        if _EVERYTHING.search(said) or self.unnamed >= MOST_UNNAMED:
+        if said.everything or self.unnamed >= MOST_UNNAMED:
             raise OperationRejected("delete_all", "")
         self.unnamed += 1
 
@@ -269,7 +289,9 @@ class _Check:
         if operation.valid_from is None and (
             operation.kind == "episodic" if isinstance(operation, Insert) else operation.mode == "supersede"
         ):
-            operation = replace(operation, valid_from=max((turn.at for turn in evidence), key=_aware))
+            operation = replace(operation, valid_from=max(aware(turn.at) for turn in evidence))
+        elif operation.valid_from:
+            operation = replace(operation, valid_from=aware(operation.valid_from))
         if isinstance(operation, Insert) and operation.kind == "core":
             return self._filled(operation, target)
         if target is None or target.kind != "core" or isinstance(operation, Insert):
@@ -289,11 +311,15 @@ class _Check:
             reason=operation.reason,
         )
 
-    def _duplicate(self, operation: Insert | Update, target: Memory | None) -> str | None:
+    def _duplicate(
+        self, operation: Insert | Update, target: Memory | None, when: datetime | None
+    ) -> str | None:
+        """What says the same in the same words; an event of another day, as `when` says, is another event."""
         if self.is_core(operation):  # a fact may well stand in the profile, too
             same = target and normalise(operation.text) == normalise(target.text)
             return target.key if target and same else None
-        return self.texts.get(normalise(operation.text))
+        known, day = self.texts.get(normalise(operation.text), {}), _day(self._kind_of(operation), when)
+        return next((key for key, other in known.items() if not (day and other) or day == other), None)
 
     def _placed(self, operation: Insert | Update, target: Memory | None) -> Insert | Update:
         if (
@@ -340,9 +366,10 @@ class _Check:
 
     def is_core(self, operation: Insert | Update) -> bool:
         """Whether it writes a block, whose value is the application's and no fact."""
-        if isinstance(operation, Insert):
-            return operation.kind == "core"
-        return self.memories[operation.key].kind == "core"
+        return self._kind_of(operation) == "core"
+
+    def _kind_of(self, operation: Insert | Update) -> str:
+        return operation.kind if isinstance(operation, Insert) else self.memories[operation.key].kind
 
     def _claim(self, operation: Write) -> Write:
         if operation.key is not None:
@@ -351,48 +378,13 @@ class _Check:
                 raise OperationRejected(code, "")
             self.written.add(operation.key)
         if isinstance(operation, Update | Delete):
-            self.texts.pop(normalise(self.memories[operation.key].text), None)
+            self.texts.get(normalise(self.memories[operation.key].text), {}).pop(operation.key, None)
         if isinstance(operation, Insert | Update) and not self.is_core(operation):
-            self.texts[normalise(operation.text)] = _THIS_BATCH
+            day = _day(self._kind_of(operation), operation.valid_from)
+            self.texts.setdefault(normalise(operation.text), {})[_THIS_BATCH] = day
         return operation
 
 
-def _form(operation: Operation) -> None:
-    """Whatever a policy hands over: what is no operation, or cannot be stored, is refused here."""
-    if not isinstance(operation, Insert | Update | Delete | NoOp):
-        raise OperationRejected("schema", f"a {type(operation).__name__} is no operation")
-    cited: object = operation.evidence
-    if not isinstance(cited, tuple | list) or not all(isinstance(key, str) for key in cited):
-        raise OperationRejected("schema", "evidence must be keys of turns")
-    _storable([operation.reason, list(operation.evidence), getattr(operation, "key", None)])
-    if not isinstance(operation.reason, str):
-        raise OperationRejected("schema", "reason must be a string")
-    if isinstance(operation, Delete | NoOp):
-        return
-    if not isinstance(operation.text, str) or not normalise(operation.text):
-        raise OperationRejected("schema", "text is empty")
-    if operation.value is not None and not isinstance(operation.value, Mapping):
-        raise OperationRejected("schema", "value must be an object")
-    _storable([operation.text, operation.value and dict(operation.value)])
-    if _FIRST_PERSON.match(operation.text):
-        raise OperationRejected("schema", "text must be in the third person")
-    importance = operation.importance
-    if importance is not None and not (isinstance(importance, int | float) and 0 <= importance <= 1):
-        raise OperationRejected("schema", "importance must be between 0 and 1")
-    if isinstance(operation, Insert) and operation.kind not in WRITABLE:
-        raise OperationRejected("read_only", str(operation.kind))
-    if isinstance(operation, Update) and operation.mode not in ("correct", "refine", "supersede"):
-        raise OperationRejected("schema", f"mode is {operation.mode!r}")
-
-
-def _storable(value: object) -> None:
-    try:
-        written = json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError):  # what is no JSON, and half of a surrogate pair
-        raise OperationRejected("schema", "it cannot be stored as JSON text") from None
-    if b"\\u0000" in written:
-        raise OperationRejected("schema", "it has NUL characters")
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _day(kind: str, moment: datetime | None) -> date | None:
+    """The day of an event; a fact has none."""
+    return moment.date() if kind == "episodic" and moment else None
