@@ -2,7 +2,8 @@
 
 The jobs are `procrastinate`'s, in a schema beside ours (`memgraph_plugin_queue`). A job is a conversation's
 exchanges since it last paused. Jobs of a namespace share a lock: they run in order, one at a time. They carry
-keys of turns and no text: what was said is sealed, guarded and forgotten by the store alone.
+keys of turns and no text: what was said is sealed, guarded and forgotten by the store alone. Where a graph
+has a profile or a safety of its own, its jobs carry how it decides: a worker knows no graph.
 
 No job has a `queueing_lock`: a job that is put back after a failure breaks that index where the next one
 waits already, and stays "doing" for ever. An exchange joins the job that waits instead, in one statement.
@@ -14,7 +15,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,12 +23,16 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from pydantic import TypeAdapter
 
 from memgraph_plugin.background import PAUSES
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
+from memgraph_plugin.memalpha.blocks import CoreBlock
 from memgraph_plugin.memalpha.policies import Policy
-from memgraph_plugin.nodes.decide import Deciding
+from memgraph_plugin.memalpha.safety import Safety
+from memgraph_plugin.nodes.decide import DECIDING, Deciding
 from memgraph_plugin.nodes.submit import Submission, plain_submission, submission_from
+from memgraph_plugin.state import Plain
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.store.connection import checked_conninfo, translated
 from memgraph_plugin.store.jobs import queue_schema, queue_version
@@ -52,20 +57,58 @@ _JOIN = """
 UPDATE procrastinate_jobs
 SET args = jsonb_set(args, '{exchanges}', args->'exchanges' || jsonb_build_array(%(exchange)s::jsonb)),
     scheduled_at = least(now() + %(pause)s * interval '1 second', (args->>'latest')::timestamptz)
-WHERE status = 'todo' AND id = (
-    SELECT max(id) FROM procrastinate_jobs
-    WHERE lock = %(lock)s AND status = 'todo' AND attempts = 0
-        AND args->>'thread' IS NOT DISTINCT FROM %(thread)s::text
-        AND jsonb_array_length(args->'exchanges') < %(most)s)
+WHERE status = 'todo' AND attempts = 0 AND args->>'thread' IS NOT DISTINCT FROM %(thread)s::text
+    AND args->'how' IS NOT DISTINCT FROM %(how)s::jsonb AND jsonb_array_length(args->'exchanges') < %(most)s
+    AND id = (
+        SELECT max(id) FROM procrastinate_jobs WHERE lock = %(lock)s AND status IN ('todo', 'doing'))
 RETURNING id"""
-# The row is looked at again where a worker takes it meanwhile: its status is no longer "todo".
+# The newest job of the namespace, whatever its conversation: an exchange that joined an older one would be
+# decided on before what was said earlier elsewhere. A row that a worker takes meanwhile is looked at again.
 
 _PENDING = """
 SELECT args->'exchanges' AS exchanges FROM procrastinate_jobs
 WHERE lock = %(lock)s AND status NOT IN ('succeeded', 'cancelled') ORDER BY id"""
 # A dead letter, too: replayed after a request to forget, it would bring back what was meant.
 
-_LATEST = "SELECT (now() + %(seconds)s * interval '1 second')::text AS latest"
+_UNTIL = """
+SELECT now() + %(pause)s * interval '1 second' AS due,
+    (now() + %(longest)s * interval '1 second')::text AS latest"""
+# By the database's clock, as everything that is compared with it.
+
+
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What a job can carry of how it is decided."""
+
+    k: int
+    core: tuple[CoreBlock, ...]
+    safety: Safety
+
+
+_HOW: TypeAdapter[_How] = TypeAdapter(_How)
+
+
+def plain_how(how: Deciding) -> Plain | None:
+    """How it is decided, as JSON; None stands for the default.
+
+    Raises:
+        ConfigurationError: a worker could not decide so: a human is asked, or a class is the caller's own.
+    """
+    plain: Plain = _HOW.dump_python(_How(how.k, tuple(how.core), how.safety), mode="json")
+    carried = how_from(plain)
+    if carried != replace(how, core=tuple(how.core)):
+        raise ConfigurationError(
+            "A queue carries k=, core= and safety= to its workers: no approve=, and no classes of your own."
+        )
+    return None if carried == DECIDING else plain
+
+
+def how_from(plain: Plain | None) -> Deciding:
+    """How it is decided, as `plain_how` wrote it down."""
+    if plain is None:
+        return DECIDING
+    carried = _HOW.validate_python(plain)
+    return Deciding(carried.k, carried.core, safety=carried.safety)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +126,8 @@ class DeadLetter:
 class QueueWriter:
     """A `MemoryWriter` that leaves a job in the database, for `memgraph-plugin worker` to do.
 
-    What `submit` returned for is not lost, whatever is killed. Close it, or use `with`, in the end.
+    What `submit` returned for is not lost, whatever is killed. The worker's policy decides on it, with the
+    profile and the safety of whoever submitted it. Close it, or use `with`, in the end.
 
     Args:
         conninfo: the connection string of the store's database.
@@ -106,19 +150,19 @@ class QueueWriter:
         store: MemoryStore,  # noqa: ARG002 - a worker has its own, and its own policy
         submission: Submission,
         policy: Callable[[], Policy],  # noqa: ARG002
-        how: Deciding,  # noqa: ARG002
+        how: Deciding,
     ) -> None:
         app, lock = self._opened(), encode(submission.namespace)
-        exchange = plain_submission(submission)
+        exchange, carried = plain_submission(submission), plain_how(how)
         with _translated():
             connector = app.connector
-            names = {"lock": lock, "thread": submission.thread, "most": MOST_EXCHANGES}
+            names = {"lock": lock, "thread": submission.thread, "how": carried, "most": MOST_EXCHANGES}
             if connector.execute_query_all(_JOIN, exchange=exchange, pause=self._pause, **names):
                 return
-            # By the database's clock, as everything that is compared with it.
-            latest = connector.execute_query_one(_LATEST, seconds=PAUSES * self._pause)["latest"]
-            app.configure_task(TASK, queue=QUEUE, lock=lock, schedule_in={"seconds": self._pause}).defer(
-                exchanges=[exchange], thread=submission.thread, latest=latest
+            until = connector.execute_query_one(_UNTIL, pause=self._pause, longest=PAUSES * self._pause)
+            new = {"exchanges": [exchange], "thread": submission.thread, "latest": until["latest"]}
+            app.configure_task(TASK, queue=QUEUE, lock=lock, schedule_at=until["due"]).defer(
+                **new if carried is None else {**new, "how": carried}
             )
 
     async def asubmit(

@@ -73,8 +73,8 @@ def build_memory_graph(
             ("delete", "core") for instance; see `nodes/approve.py`. It needs a checkpointer.
         remember: False leaves out `decide` and `apply`. With both off, what is left is a call of the model.
         writer: decides with the same policy after the turn: `BackgroundWriter()` in this process, or a
-            `QueueWriter`, whose workers have a policy of their own. Without one, the turn ends when memory
-            is written.
+            `QueueWriter`, whose workers have a policy of their own, and this graph's `core` and `safety`.
+            Without one, the turn ends when memory is written.
         safety: what is done with instructions, secrets and personal data that would become memories.
 
     Raises:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from langgraph.store.base import PutOp, SearchOp
 from psycopg import conninfo
 
-from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, EmbeddingMismatch
+from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, EmbeddingMismatch, StoreError
 from memgraph_plugin.models.embeddings import LocalEmbeddings
 from memgraph_plugin.store import database
 from memgraph_plugin.store.base import embedder
@@ -199,3 +200,12 @@ def test_writers_and_readers_of_the_same_keys_meet_no_error(dsn: str) -> None:
             ).fetchall()
         assert all(count == newest == times for _, _, count, newest, times in versions)
         assert Counter(space for space, *_ in versions) == {"a.1": 5, "a.2": 5}
+
+
+def test_no_error_quotes_the_row_it_is_about(dsn: str) -> None:
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("ALTER TABLE memgraph_plugin.memory ADD CONSTRAINT refused CHECK (text !~ 'Lisbon')")
+    said = Insert(text="I live in Lisbon.")
+    with PostgresMemoryStore(dsn) as store, pytest.raises(StoreError, match="refused") as raised:
+        store.apply(ADA, [said])
+    assert "Lisbon" not in "".join(traceback.format_exception(raised.value))

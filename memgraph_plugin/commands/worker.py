@@ -12,10 +12,10 @@ from memgraph_plugin.errors import ConfigurationError
 
 def worker(
     context: typer.Context,
-    concurrency: Annotated[int, typer.Option(min=1, help="Conversations at a time.")] = 4,
+    concurrency: Annotated[int, typer.Option(min=1, help="Users (namespaces) at a time.")] = 4,
     once: Annotated[bool, typer.Option("--once", help="Do what is due, and end.")] = False,
     stalled: Annotated[
-        float, typer.Option(min=1, help="Seconds without a sign of life until a worker's jobs are others'.")
+        float, typer.Option(min=30, help="Seconds without a sign of life until a worker's jobs are others'.")
     ] = 30.0,
 ) -> None:
     """Decide what conversations change in memory, from the queue in the database, until Ctrl-C.

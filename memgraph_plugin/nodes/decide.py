@@ -14,6 +14,7 @@ from langgraph.constants import TAG_NOSTREAM
 from langgraph.errors import GraphBubbleUp
 from langgraph.runtime import get_runtime
 
+from memgraph_plugin.errors import ModelReplyError
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
 from memgraph_plugin.memalpha.policies import Decision as Proposed
 from memgraph_plugin.memalpha.policies import Policy, adecision_of, decision_of
@@ -93,12 +94,15 @@ class Deciding:
         core: the blocks of the profile.
         approve: which operations wait for a human.
         safety: what is done with instructions, secrets and personal data that would become memories.
+        fallback: whether the rules decide where the policy cannot; without it, its error is raised. Where a
+            model did reply, if with nothing usable, they decide in any case.
     """
 
     k: int = 20
     core: Sequence[CoreBlock] = (PROFILE,)
     approve: Approval = ()
     safety: Safety = SAFETY
+    fallback: bool = True
 
 
 DECIDING = Deciding()
@@ -168,7 +172,10 @@ def decide_exchange(
         decision = _settle(proposed, turns, memories, how.safety)
     except GraphBubbleUp:  # a policy that asks a human first
         raise
-    except Exception as error:  # noqa: BLE001 - whatever a model's policy trips over, the turn is decided
+    except Exception as error:
+        if not (how.fallback or _has_replied(error)):
+            raise
+        # Whatever a model's policy trips over, the turn is decided.
         decision = _by_rules(error, policy, turns, memories, how.safety)
     near = {
         insert.text: scope.store.recall(scope.namespace, insert.text, k=NEAREST, kinds=(insert.kind,))
@@ -196,7 +203,9 @@ async def adecide_exchange(
         decision = _settle(proposed, turns, memories, how.safety)
     except GraphBubbleUp:
         raise
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
+        if not (how.fallback or _has_replied(error)):
+            raise
         decision = _by_rules(error, policy, turns, memories, how.safety)
     near = {
         insert.text: await scope.store.arecall(scope.namespace, insert.text, k=NEAREST, kinds=(insert.kind,))
@@ -257,6 +266,11 @@ def _settle(
         proposed.policy,
         held=validated.held,
     )
+
+
+def _has_replied(error: Exception) -> bool:
+    """Whether the model is there: what it replied will not be much better in a minute."""
+    return isinstance(error, ModelReplyError) and bool(error.raw)
 
 
 def _by_rules(

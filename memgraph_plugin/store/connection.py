@@ -167,7 +167,8 @@ def _cancel_until_done(task: asyncio.Task[Any] | None) -> None:
 def translated() -> Iterator[None]:
     """Raise the errors of psycopg and its pool as errors of this package."""
     try:
-        yield
+        with _plainly():
+            yield
     except PoolTimeout as error:
         raise DatabaseUnavailable(f"No database connection became free: {error}") from error
     except PoolClosed as error:
@@ -195,3 +196,15 @@ def translated() -> Iterator[None]:
             raise EmbeddingMismatch(f"{error.diag.message_primary} {MENDING}") from error
         gone = isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08").startswith(_GONE)
         raise (DatabaseUnavailable if gone else StoreError)(f"Postgres: {error}") from error
+
+
+@contextmanager
+def _plainly() -> Iterator[None]:
+    """Leave a database's error its message alone: the lines that follow it (DETAIL, CONTEXT) quote rows and
+    parameters, and a traceback prints them too, as those of our error's cause."""
+    try:
+        yield
+    except psycopg.Error as error:
+        if error.diag.message_primary:
+            error.args = (error.diag.message_primary,)
+        raise
