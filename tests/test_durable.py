@@ -252,6 +252,15 @@ async def test_jobs_of_a_namespace_run_one_at_a_time_and_in_order(dsn: str) -> N
     assert mine == [(w, f"I have a cat called Tom{n}.") for n in range(4) for w in ("begin", "end")]
 
 
+def taken_by_one_that_is_gone(dsn: str) -> None:
+    alter(
+        dsn,
+        "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')",
+        "UPDATE procrastinate_jobs SET status = 'doing', "
+        "worker_id = (SELECT max(id) FROM procrastinate_workers)",
+    )
+
+
 async def test_a_job_that_cuts_its_worker_off_each_time_is_a_dead_letter(dsn: str) -> None:
     await asyncio.to_thread(say, dsn, "I live in Lisbon.")
     alter(dsn, "UPDATE procrastinate_jobs SET status = 'doing', attempts = 7, worker_id = NULL")
@@ -261,12 +270,7 @@ async def test_a_job_that_cuts_its_worker_off_each_time_is_a_dead_letter(dsn: st
 
 async def test_a_job_whose_worker_was_killed_is_done_by_the_next(dsn: str) -> None:
     await asyncio.to_thread(say, dsn, "I live in Lisbon.")
-    alter(
-        dsn,
-        "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')",
-        "UPDATE procrastinate_jobs SET status = 'doing', "
-        "worker_id = (SELECT max(id) FROM procrastinate_workers)",
-    )
+    taken_by_one_that_is_gone(dsn)
     await work(dsn, once=True)
     assert await asyncio.to_thread(texts, dsn) == ["The user lives in Lisbon."]
 
@@ -323,12 +327,7 @@ def test_an_exchange_does_not_join_a_job_before_the_one_at_work(dsn: str) -> Non
 
 async def test_a_job_that_another_worker_has_by_now_is_left_to_it(dsn: str) -> None:
     await asyncio.to_thread(say, dsn, "I live in Lisbon.")
-    alter(
-        dsn,
-        "INSERT INTO procrastinate_workers (last_heartbeat) VALUES (now() - interval '1 hour')",
-        "UPDATE procrastinate_jobs SET status = 'doing', "
-        "worker_id = (SELECT max(id) FROM procrastinate_workers)",
-    )
+    taken_by_one_that_is_gone(dsn)
     async with working.queue_app(durable.queue_conninfo(dsn, SCHEMA), 2).open_async() as app:
         (stale,) = await app.job_manager.get_stalled_jobs()
         await app.job_manager.retry_job(stale)

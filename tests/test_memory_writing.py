@@ -280,7 +280,8 @@ def test_a_share_is_of_all_cases_and_nothing_to_count_is_no_share() -> None:
     assert "dates" not in figures["measures"]
 
 
-def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+def counted() -> tuple[list[int], Writers]:
+    """Writers that remember nothing, and the seeds of those that were opened."""
     opened: list[int] = []
 
     @contextmanager
@@ -288,6 +289,11 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
         opened.append(told.seed)
         yield Told({})
 
+    return opened, writers
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+    opened, writers = counted()
     resume = tmp_path / "cases"
     evaluate("x", writers, [small()], resume=resume)
     report = evaluate("x", writers, [small(), replace(small(), seed=8)], resume=resume)
@@ -298,10 +304,7 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
 def test_cases_of_other_settings_or_other_code_are_not_mixed_in(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    @contextmanager
-    def writers(told: Timeline) -> Iterator[Told]:
-        yield Told({})
-
+    _, writers = counted()
     resume = tmp_path / "cases"
     settings = {"embeddings": "hashing", "versions": {"langmem": "1"}}
     report = evaluate("x", writers, [small()], resume=resume, settings=settings)
@@ -318,13 +321,7 @@ def test_cases_of_other_settings_or_other_code_are_not_mixed_in(
 
 
 def test_a_line_that_was_half_written_is_done_again(tmp_path: Path) -> None:
-    opened: list[int] = []
-
-    @contextmanager
-    def writers(told: Timeline) -> Iterator[Told]:
-        opened.append(told.seed)
-        yield Told({})
-
+    opened, writers = counted()
     resume = tmp_path / "cases"
     evaluate("x", writers, [small(), replace(small(), seed=8)], resume=resume)
     whole = resume.read_text()
