@@ -19,9 +19,10 @@ from rich.text import Text
 
 from memgraph_plugin.errors import MemgraphPluginError, StoreError
 from memgraph_plugin.graph import build_memory_graph
+from memgraph_plugin.memalpha.form import WRITABLE
 from memgraph_plugin.models.chat import load_chat_model
 from memgraph_plugin.nodes.apply import apply
-from memgraph_plugin.nodes.decide import WRITABLE, decide
+from memgraph_plugin.nodes.decide import decide
 from memgraph_plugin.nodes.scope import namespace_of
 from memgraph_plugin.nodes.transcript import MARK
 from memgraph_plugin.settings import Settings

@@ -23,20 +23,18 @@ from memgraph_plugin.memalpha.consolidate import (
     promote,
     summarise,
 )
+from memgraph_plugin.memalpha.form import FOUND
 from memgraph_plugin.memalpha.promoted import promoted_in
 from memgraph_plugin.prompts import SUMMARY_PROMPT, fill
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.types import (
     LoggedBatch,
     Memory,
-    MemoryKind,
     MemoryVersion,
     Namespace,
     Operation,
     Receipts,
 )
-
-FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
 
 MOST = 10_000
 """Memories that are looked at, and batches of the log: the newest, and those in the profile."""

@@ -26,8 +26,8 @@ from rich.text import Text
 from memgraph_plugin.chat import chosen_model, listening_graph
 from memgraph_plugin.errors import MemgraphPluginError
 from memgraph_plugin.graph import build_memory_graph
+from memgraph_plugin.memalpha.form import WRITABLE
 from memgraph_plugin.models.pull import default_model, mirrors
-from memgraph_plugin.nodes.decide import WRITABLE
 from memgraph_plugin.settings import Settings
 from memgraph_plugin.state import MemoryContext, operations_from
 from memgraph_plugin.store.base import MemoryStore

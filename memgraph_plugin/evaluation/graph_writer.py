@@ -15,11 +15,12 @@ from datetime import datetime
 from langchain_core.messages import AIMessage, AnyMessage, HumanMessage
 
 from memgraph_plugin.evaluation.told import Item
+from memgraph_plugin.memalpha.form import WRITABLE
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.timelines import Session, Timeline
 from memgraph_plugin.memalpha.words import words
 from memgraph_plugin.nodes.apply import write
-from memgraph_plugin.nodes.decide import WRITABLE, decide_exchange
+from memgraph_plugin.nodes.decide import decide_exchange
 from memgraph_plugin.nodes.scope import Scope
 from memgraph_plugin.nodes.transcript import turn_key
 from memgraph_plugin.store.base import MemoryStore

@@ -29,9 +29,10 @@ from memgraph_plugin.evaluation.locomo import (
 )
 from memgraph_plugin.evaluation.locomo import interval as interval_of
 from memgraph_plugin.ingestion import ingest, read_conversations
+from memgraph_plugin.memalpha.form import WRITABLE
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.validation import validate
-from memgraph_plugin.nodes.decide import NEWEST, WRITABLE, similar_to
+from memgraph_plugin.nodes.decide import NEWEST, similar_to
 from memgraph_plugin.store.base import MemoryStore
 from memgraph_plugin.tokens import estimate_tokens
 from memgraph_plugin.types import Hit, Insert, Memory, Namespace, Turn

@@ -16,6 +16,7 @@ from memgraph_plugin import prompts
 from memgraph_plugin.errors import ModelReplyError
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
 from memgraph_plugin.memalpha.episodes import NAMESPACE, Episode, Question
+from memgraph_plugin.memalpha.form import FOUND, WRITABLE
 from memgraph_plugin.memalpha.grounding import ungrounded
 from memgraph_plugin.memalpha.operations import Handles, Parsed, parse_operations, read_json
 from memgraph_plugin.memalpha.policies import Policy
@@ -39,9 +40,6 @@ from memgraph_plugin.types import (
     Update,
     name_of,
 )
-
-FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
-KINDS: tuple[MemoryKind, ...] = ("core", *FOUND)
 
 _ALL = 10_000
 
@@ -99,18 +97,16 @@ class Environment:
     prompt: str = prompts.DECIDE_BRIEF
     ask: str = prompts.DECIDE_BRIEF_ASK
     answer: Answerer = field(default=quote, repr=False)
-    _last: dict[str, tuple[Episode, list[Memory]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
+    _last: list[tuple[Episode, list[Memory]]] = field(
+        default_factory=list, init=False, repr=False, compare=False
     )
 
     def memories(self, episode: Episode) -> list[Memory]:
         """What the policy is shown: core blocks, memories similar to the turns, the newest. Kept for the last
         episode, since the prompt, the schema and each reply of a group need the same."""
-        kept, memories = self._last.get("", (None, []))
-        if kept is not episode:
-            memories = self._shown(episode)
-            self._last[""] = (episode, memories)
-        return memories
+        if not self._last or self._last[0][0] is not episode:
+            self._last[:] = [(episode, self._shown(episode))]
+        return self._last[0][1]
 
     def _shown(self, episode: Episode) -> list[Memory]:
         store = self._stocked(episode)
@@ -178,7 +174,7 @@ class Environment:
         return store
 
     def _ask(self, store: Shelf, question: Question) -> Asked:
-        hits = store.recall(NAMESPACE, question.text, k=self.k, kinds=KINDS, token_budget=self.budget)
+        hits = store.recall(NAMESPACE, question.text, k=self.k, kinds=WRITABLE, token_budget=self.budget)
         found = tuple(
             Recalled(text=hit.memory.text, evidence=_evidence(store, hit.memory.key)) for hit in hits
         )
@@ -238,7 +234,9 @@ def _evidence(store: Shelf, key: str) -> frozenset[str]:
 
 
 def _tokens(store: Shelf) -> int:
-    return sum(estimate_tokens(hit.memory.text) for hit in store.recall(NAMESPACE, "", k=_ALL, kinds=KINDS))
+    return sum(
+        estimate_tokens(hit.memory.text) for hit in store.recall(NAMESPACE, "", k=_ALL, kinds=WRITABLE)
+    )
 
 
 def _supported(

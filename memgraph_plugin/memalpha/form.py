@@ -9,10 +9,13 @@ from datetime import MAXYEAR, datetime
 
 from memgraph_plugin.errors import OperationRejected
 from memgraph_plugin.memalpha.words import normalise
-from memgraph_plugin.types import Delete, Insert, NoOp, Operation, Update
+from memgraph_plugin.types import Delete, Insert, MemoryKind, NoOp, Operation, Update
 
-WRITABLE = ("core", "semantic", "episodic")
-"""Kinds of memory that a policy may write."""
+WRITABLE: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")
+"""Kinds of memory that a policy sees and may change."""
+
+FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
+"""Kinds of memory that a policy is shown where they are similar or new; core blocks it sees always."""
 
 _SEALED = "$sealed"
 """What a store marks sealed reasons with (`store.storable.SEALED`), and takes from nobody."""

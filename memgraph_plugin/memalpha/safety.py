@@ -178,7 +178,8 @@ class Safety:
 
     def reason(self, said: str) -> str:
         """A reason as it may be logged: nothing of it, where it has what a memory may not have."""
-        return "" if any(any(self._find(name, _plain(said))) for name in _CLASSES) else said
+        plain = _plain(said)
+        return "" if any(any(self._find(name, plain)) for name in _CLASSES) else said
 
     def masked(self, operation: Insert | Update) -> Insert | Update:
         """The operation without the secrets in it. Where there were any, its value and reason go, too.

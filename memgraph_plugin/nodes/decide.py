@@ -16,6 +16,7 @@ from langgraph.runtime import get_runtime
 
 from memgraph_plugin.errors import ModelReplyError
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock, with_declared
+from memgraph_plugin.memalpha.form import FOUND
 from memgraph_plugin.memalpha.policies import Decision as Proposed
 from memgraph_plugin.memalpha.policies import Policy, adecision_of, decision_of
 from memgraph_plugin.memalpha.rules import RulePolicy
@@ -42,7 +43,6 @@ from memgraph_plugin.types import (
     Hit,
     Insert,
     Memory,
-    MemoryKind,
     Operation,
     Receipt,
     Turn,
@@ -51,12 +51,6 @@ from memgraph_plugin.types import (
 )
 
 logger = logging.getLogger(__name__)
-
-WRITABLE: tuple[MemoryKind, ...] = ("core", "semantic", "episodic")
-"""Kinds of memory that a policy sees and may change."""
-
-FOUND: tuple[MemoryKind, ...] = ("semantic", "episodic")
-"""Kinds of memory that a policy is shown where they are similar or new; core blocks it sees always."""
 
 NEWEST = 5
 """Newest memories that a policy sees beside the similar ones: "no, I meant Porto" resembles nothing."""

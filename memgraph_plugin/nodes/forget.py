@@ -21,13 +21,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from memgraph_plugin.errors import MemoryNotFound
 from memgraph_plugin.memalpha.consolidate import SUMMARY
 from memgraph_plugin.memalpha.readings import unwanted_in
 from memgraph_plugin.memalpha.sameness import about
 from memgraph_plugin.memalpha.sentences import is_off_the_record
 from memgraph_plugin.memalpha.words import content_words, stem, words
-from memgraph_plugin.nodes.scope import Scope
+from memgraph_plugin.nodes.scope import Scope, ahistory, history
 from memgraph_plugin.types import Delete, Held, Hit, Insert, Memory, MemoryVersion, Operation, Turn
 
 REQUEST_KEPT = "(The user asked for something to be forgotten; the words were not kept.)"
@@ -96,10 +95,10 @@ def to_forget(scope: Scope, wishes: Sequence[Wish]) -> Forgotten:
     """What fulfils these wishes, beside the deletions of the memories that are meant."""
     parts = []
     for wish in wishes:
-        versions = _history(scope, wish.key)
-        events = {key: _history(scope, key) for key in _events_of(versions)}
+        versions = history(scope, wish.key)
+        events = {key: history(scope, key) for key in _events_of(versions)}
         meant, kept = _told_apart(wish, versions, events)
-        evidence = [_history(scope, key) for key in _evidence_of(meant)]
+        evidence = [history(scope, key) for key in _evidence_of(meant)]
         texts = _texts_of(meant) if wish.key else [wish.words]
         hits = [
             scope.store.recall(scope.namespace, text, k=MOST_TURNS, kinds=("turn",)) for text in texts if text
@@ -112,10 +111,10 @@ async def ato_forget(scope: Scope, wishes: Sequence[Wish]) -> Forgotten:
     """Async twin of `to_forget`."""
     parts = []
     for wish in wishes:
-        versions = await _ahistory(scope, wish.key)
-        events = {key: await _ahistory(scope, key) for key in _events_of(versions)}
+        versions = await ahistory(scope, wish.key)
+        events = {key: await ahistory(scope, key) for key in _events_of(versions)}
         meant, kept = _told_apart(wish, versions, events)
-        evidence = [await _ahistory(scope, key) for key in _evidence_of(meant)]
+        evidence = [await ahistory(scope, key) for key in _evidence_of(meant)]
         texts = _texts_of(meant) if wish.key else [wish.words]
         hits = [
             await scope.store.arecall(scope.namespace, text, k=MOST_TURNS, kinds=("turn",))
@@ -231,17 +230,3 @@ def _evidence_of(versions: Iterable[MemoryVersion]) -> list[str]:
 def _texts_of(versions: Iterable[MemoryVersion]) -> list[str]:
     texts = (version.memory.text for version in versions if version.memory)
     return list(dict.fromkeys(text for text in texts if text))
-
-
-def _history(scope: Scope, key: str | None) -> list[MemoryVersion]:
-    try:
-        return scope.store.history(scope.namespace, key) if key else []
-    except MemoryNotFound:
-        return []
-
-
-async def _ahistory(scope: Scope, key: str | None) -> list[MemoryVersion]:
-    try:
-        return await scope.store.ahistory(scope.namespace, key) if key else []
-    except MemoryNotFound:
-        return []

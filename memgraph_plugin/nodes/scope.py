@@ -12,10 +12,10 @@ from langgraph.config import get_config
 from langgraph.runtime import Runtime, get_runtime
 from langgraph.store.base import BaseStore
 
-from memgraph_plugin.errors import ConfigurationError, MissingNamespaceError
+from memgraph_plugin.errors import ConfigurationError, MemoryNotFound, MissingNamespaceError
 from memgraph_plugin.state import read_field
 from memgraph_plugin.store.base import MemoryStore
-from memgraph_plugin.types import Namespace
+from memgraph_plugin.types import MemoryVersion, Namespace
 
 
 @dataclass(frozen=True)
@@ -223,3 +223,19 @@ def _authenticated(runtime: Runtime[Any] | None, configurable: Mapping[str, Any]
 
 def _say_nothing(_: Any) -> None:
     pass
+
+
+def history(scope: Scope, key: str | None) -> list[MemoryVersion]:
+    """The versions of a memory, oldest first; none of what never was, or was erased."""
+    try:
+        return scope.store.history(scope.namespace, key) if key else []
+    except MemoryNotFound:
+        return []
+
+
+async def ahistory(scope: Scope, key: str | None) -> list[MemoryVersion]:
+    """Async twin of `history`."""
+    try:
+        return await scope.store.ahistory(scope.namespace, key) if key else []
+    except MemoryNotFound:
+        return []

@@ -37,7 +37,7 @@ from memgraph_plugin.nodes.decide import (
     policy_source,
 )
 from memgraph_plugin.nodes.forget import REQUEST_KEPT, is_private
-from memgraph_plugin.nodes.scope import Scope, scope_of
+from memgraph_plugin.nodes.scope import Scope, ahistory, history, scope_of
 from memgraph_plugin.nodes.transcript import exchange, turn_key
 from memgraph_plugin.state import MemoryContext, MemoryState, Plain, plain_receipts
 from memgraph_plugin.store.base import MemoryStore
@@ -212,7 +212,7 @@ def settle(
     """
     scope = _scope(store, submission)
     for _ in range(len(submission.turns) + 1):
-        turns = _left(_history(store, submission.namespace, key) for key in submission.turns)
+        turns = _left(history(scope, key) for key in submission.turns)
         messages = _said_again(turns)
         if not _asked(messages):
             return []
@@ -228,7 +228,7 @@ async def asettle(
     """Async twin of `settle`."""
     scope = _scope(store, submission)
     for _ in range(len(submission.turns) + 1):
-        turns = _left([await _ahistory(store, submission.namespace, key) for key in submission.turns])
+        turns = _left([await ahistory(scope, key) for key in submission.turns])
         messages = _said_again(turns)
         if not _asked(messages):
             return []
@@ -271,17 +271,3 @@ def _said_again(turns: Iterable[Memory]) -> list[AnyMessage]:
 def _message(turn: Memory) -> AnyMessage:
     said = AIMessage if turn.source == "assistant" else HumanMessage
     return said(turn.text, id=turn.value["message_id"])
-
-
-def _history(store: MemoryStore, namespace: Namespace, key: str) -> list[MemoryVersion]:
-    try:
-        return store.history(namespace, key)
-    except MemoryNotFound:
-        return []
-
-
-async def _ahistory(store: MemoryStore, namespace: Namespace, key: str) -> list[MemoryVersion]:
-    try:
-        return await store.ahistory(namespace, key)
-    except MemoryNotFound:
-        return []
