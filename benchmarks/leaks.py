@@ -377,8 +377,19 @@ def hunt(conninfo: str, attempts: int, seed: int, size: int) -> Tally:
                 hunter.conn.close()
         finally:
             for name in names:
-                conn.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
+                drop_role(conn, name)
     return tally
+
+
+def drop_role(conn: psycopg.Connection, name: str) -> None:
+    """Remove a role, its rights and what binds it; an autovacuum meanwhile ends first."""
+    tables = conn.execute(
+        "SELECT string_agg(format('%I.%I', schemaname, tablename), ', ') FROM pg_tables WHERE schemaname = 'memgraph_plugin'"
+    ).fetchone()
+    with conn.transaction():
+        if tables and tables[0]:
+            conn.execute(f"LOCK TABLE {tables[0]} IN ACCESS EXCLUSIVE MODE".encode())
+        conn.execute(f"DROP OWNED BY {name}; DROP ROLE {name}".encode())
 
 
 def _pins(store: MemoryStore, namespaces: Sequence[Namespace]) -> list[Any]:

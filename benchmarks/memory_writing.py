@@ -28,6 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import date
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,19 @@ class Script:
         return AIMessage(
             "", tool_calls=[tool_call(name=n, args=a, id=f"c{i}") for i, (n, a) in enumerate(calls)]
         )
+
+
+class EmbeddedOnce(Embeddings):
+    """An embedding model that is asked for a text's vector once, whoever needs it and however often."""
+
+    def __init__(self, model: Embeddings) -> None:
+        self._vector = lru_cache(50_000)(model.embed_query)
+
+    def embed_query(self, text: str) -> list[float]:
+        return self._vector(text)
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        return [self._vector(text) for text in texts]
 
 
 class PeerWriter(ABC):
@@ -253,7 +267,7 @@ def main() -> None:
     chosen = options.parse_args()
     timelines = [timeline(seed) for seed in range(chosen.first, chosen.first + chosen.cases)]
     hashing = chosen.embeddings == "hashing"
-    embeddings = HashingEmbeddings() if hashing else load_embeddings(chosen.embeddings)
+    embeddings = EmbeddedOnce(HashingEmbeddings() if hashing else load_embeddings(chosen.embeddings))
     console, script, reports = Console(), Script(), []
     script_mark = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
     settings = {"embeddings": chosen.embeddings, "script": script_mark}

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -39,7 +41,7 @@ def role(dsn: str) -> Iterator[str]:
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"CREATE ROLE {name} LOGIN")
         yield name
-        conn.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+        leaks.drop_role(conn, name)
 
 
 @pytest.fixture
@@ -228,6 +230,18 @@ def test_the_owner_is_bound_too(dsn: str, empty_dsn: str, role: str) -> None:
         roles.grant(empty_dsn, "memgraph_plugin", role)
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         conn.execute(f"REASSIGN OWNED BY {role} TO current_user; DROP OWNED BY {role}")
+
+
+def test_a_role_is_bound_beside_an_autovacuum(dsn: str, role: str, app_dsn: str) -> None:
+    with psycopg.connect(dsn) as vacuum, ThreadPoolExecutor() as pool:
+        vacuum.execute("ANALYZE memgraph_plugin.memory")  # as autovacuum holds it
+        bound = pool.submit(roles.grant, dsn, "memgraph_plugin", role, ("acme",))
+        waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'memgraph_plugin.memory'::regclass"
+        while not vacuum.execute(waiting).fetchall():
+            time.sleep(0.01)
+        vacuum.execute("ANALYZE memgraph_plugin.memory")
+        vacuum.commit()
+        bound.result()
 
 
 def test_new_tables_are_granted_to_roles_that_have_the_old(dsn: str, role: str, app_dsn: str) -> None:

@@ -130,6 +130,43 @@ def test_whatever_is_decoded_by_the_schema_ends() -> None:
     check(shown_schema(Handles.assign([user("I like tea.")], [known("The user likes tea.", "tea")])))
 
 
+# What was said.
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "grounded"),
+    [
+        ("I have three children.", "The user has seven children.", False),
+        ("I have three children.", "The user has 3 children.", True),
+        ("My team has 42 people.", "The user's team has forty-two people.", True),
+        ("My team has forty-two people.", "The user's team has 42 people.", True),
+        ("My team has forty-two people.", "The user's team has forty people.", False),
+        ("I am 30.", "The user is thirty-one.", False),
+        ("I paid 500 for it.", "The user paid five hundred for it.", True),
+        ("I have a sister.", "The user has one sister.", True),
+        ("I met Ana in 2020.", "The user met Ana on 2020-03-17.", False),
+        ("I met Ana in 2020.", "The user met Ana in March 2020.", False),
+        ("I met Ana in 2020.", "The user met Ana in 2020.", True),
+        ("I met Ana in 2020, in March, on the 17th.", "The user met Ana in March 2020.", True),
+        ("I met Ana in March 2020, the 17 it was.", "The user met Ana on 2020-03-17.", True),
+        ("I met Ana on 17 March 2020.", "The user met Ana in March 2020.", True),
+        ("I met Ana last month.", "The user met Ana on 2025-02-10.", True),
+    ],
+)
+def test_numbers_in_words_and_days_of_a_year_must_have_been_said(
+    said: str, text: str, grounded: bool
+) -> None:
+    assert codes(judged(said, insert(text))) == ([] if grounded else ["ungrounded"])
+
+
+def test_a_year_that_was_said_may_be_dated_by_its_first_day() -> None:
+    first = datetime(2020, 1, 1, tzinfo=UTC)
+    said = "I met Ana in 2020."
+    assert codes(judged(said, insert("The user met Ana in 2020.", valid_from=first))) == []
+    later = insert("The user met Ana in 2020.", valid_from=first.replace(month=3))
+    assert codes(judged(said, later)) == ["ungrounded"]
+
+
 # Deletions.
 
 OWNED = (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import calendar
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
-from datetime import date
-from itertools import pairwise
 
 from memgraph_plugin.memalpha.times import MONTHS, NUMBERS, WEEKDAYS, SaidTime, aware, find_times
 from memgraph_plugin.memalpha.words import stem, words
@@ -26,6 +25,16 @@ _FREE = frozenset(
     )
 )
 _TIME_WORDS = frozenset(MONTHS) | frozenset(WEEKDAYS)
+_TENS, _ONES, _ANY = (
+    "|".join(word for word, number in NUMBERS.items() if number in some)
+    for some in (range(20, 100), range(1, 10), range(100))
+)
+_SPELLED = re.compile(
+    rf"\b(?:({_TENS})[\s-]+({_ONES})|({_ANY}))\b(?![\s-]+(?:hundred|thousand|million|billion|dozen)\b)"
+)
+_YEAR = re.compile(r"\b\d{4}\b")
+_INFERRED = frozenset({"0", "1", "2"})
+"""Numbers that are written as words without having been said: one of them, both, nobody."""
 
 
 def atoms(text: str) -> frozenset[str]:
@@ -52,6 +61,7 @@ def ungrounded(text: str, evidence: Sequence[Turn], target: Memory | None) -> li
     missing += wrong_dates
     known_numbers = _numbers(spoken)
     missing += [number for number in _NUMBER.findall(text) if _plain(number) not in known_numbers]
+    missing += sorted(_in_words(text) - known_numbers - _INFERRED)
 
     known = set(words(spoken)) | speakers | {stem(word) for word in words(spoken)}
     missing += [name for name in _names(text) if not _is_known(name, known)]
@@ -65,36 +75,43 @@ def _check_dates(
     moment = max((turn.at for turn in evidence), key=aware, default=target.valid_from if target else None)
     if moment is None:
         return text, []
-    covered = [(turn.at.date(), turn.at.date()) for turn in evidence]
-    covered += _days(
-        time for turn in evidence for time in find_times(strip_memory_blocks(turn.text), turn.at)
-    )
+    heard = [(strip_memory_blocks(turn.text), turn.at) for turn in evidence]
     if target:
-        known = target.valid_from or moment
-        covered += [(known.date(), known.date()), *_days(find_times(target.text, known))]
+        heard.append((target.text, target.valid_from or moment))
+    days = {at.date() for _, at in heard}
+    times = [(time, text[time.begin : time.end]) for text, at in heard for time in find_times(text, at)]
     missing = []
     spoken = spoken.casefold()
+    details = _numbers(spoken) | set(words(spoken))
     for time in reversed(find_times(text, moment)):
         said = text[time.begin : time.end]
-        is_quoted = _LEAD.sub("", said).casefold() in spoken
-        if not is_quoted and not any(first <= time.last and time.first <= last for first, last in covered):
+        is_known = (
+            _LEAD.sub("", said).casefold() in spoken
+            or any(time.first <= day <= time.last for day in days)
+            or any(_covers(other, phrase, time, details) for other, phrase in times)
+        )
+        if not is_known:
             missing.append(said)
         text = f"{text[: time.begin]} {text[time.end :]}"
     return text, missing[::-1]
 
 
-def _days(times: Iterable[SaidTime]) -> list[tuple[date, date]]:
-    return [(time.first, time.last) for time in times]
+def _covers(said: SaidTime, phrase: str, time: SaidTime, details: set[str]) -> bool:
+    """Whether they meet. Who named a month or a year has said no day in it; its first day may date it."""
+    if said.last < time.first or time.last < said.first:
+        return False
+    detail = str(time.first.day) if time.unit == "day" else calendar.month_name[time.first.month].lower()
+    return time.first <= said.first or detail in details or not _YEAR.search(phrase)
 
 
 def _numbers(text: str) -> set[str]:
-    numbers = {_plain(number) for number in _NUMBER.findall(text)}
-    said = words(text)
-    numbers |= {str(NUMBERS[word]) for word in said if word in NUMBERS}
-    for tens, ones in pairwise(said):
-        if NUMBERS.get(tens, 0) >= 20 and 1 <= NUMBERS.get(ones, 0) <= 9:
-            numbers.add(str(NUMBERS[tens] + NUMBERS[ones]))
-    return numbers
+    return {_plain(number) for number in _NUMBER.findall(text)} | _in_words(text)
+
+
+def _in_words(text: str) -> set[str]:
+    """Numbers up to 99 that are spelled out, in digits."""
+    found = (match.groups() for match in _SPELLED.finditer(text.casefold()))
+    return {str(NUMBERS[word] if word else NUMBERS[tens] + NUMBERS[ones]) for tens, ones, word in found}
 
 
 def _plain(number: str) -> str:

@@ -53,9 +53,10 @@ def grant(conninfo: str, schema: str, role: str, tenant: Namespace | None = None
     with translated(), psycopg.connect(checked_conninfo(conninfo)) as conn:
         _check_owner(conn, schema)
         _check_role(conn, schema, role)
-        _grant(conn, schema, role)
         if tenant is not None:
+            # First: it locks the tables. A grant before it would stop an autovacuum that holds such a lock.
             _bind(conn, schema, role, tenant)
+        _grant(conn, schema, role)
 
 
 def grant_again(conn: psycopg.Connection, schema: str) -> None:
