@@ -218,17 +218,20 @@ def _imitated(weights: Weights, environment: Environment, episode: Episode) -> d
     return {"input_ids": prompt + reply, "labels": [IGNORED] * len(prompt) + reply}
 
 
-def _padded(samples: Sequence[Mapping[str, list[int]]], pad: int) -> dict[str, torch.Tensor]:
+def _padded(samples: Sequence[Mapping[str, list[int]]], pad: int) -> dict[str, Any]:
+    """Padded on the left, so that the replies end together: only behind their part are words predicted."""
     width = max(len(each["input_ids"]) for each in samples)
+    part = 1 + max(sum(label != IGNORED for label in each["labels"]) for each in samples)
 
     def rows(name: str, filler: int) -> torch.Tensor:
-        return torch.tensor([each[name] + [filler] * (width - len(each[name])) for each in samples])
+        return torch.tensor([[filler] * (width - len(each[name])) + each[name] for each in samples])
 
     lengths = torch.tensor([[len(each["input_ids"])] for each in samples])
     return {
         "input_ids": rows("input_ids", pad),
-        "labels": rows("labels", IGNORED),
-        "attention_mask": (torch.arange(width) < lengths).long(),
+        "labels": rows("labels", IGNORED)[:, -part:],
+        "attention_mask": (torch.arange(width) >= width - lengths).long(),
+        "logits_to_keep": part,
     }
 
 
