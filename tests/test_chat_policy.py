@@ -7,7 +7,8 @@ import json
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -244,6 +245,16 @@ def test_ten_thousand_operations_cost_no_more_than_twenty() -> None:
     decision, _ = decide(call(*flood), call(*flood))
     assert len(decision.operations) <= 20
     assert {receipt.code for receipt in decision.rejected} == {"too_many"}
+
+
+def test_what_only_comes_too_late_is_refused_and_nobody_else_decides() -> None:
+    newer = replace(HOME, valid_from=MONDAY + timedelta(days=1))
+    move = {"op": "update", "handle": "s1", "mode": "supersede", "text": "The user lives in Porto."}
+    late = call(move | {"evidence": ["t1"]})
+    turns = [Turn(key="u1", role="user", text="I live in Porto.", at=MONDAY)]
+    decision = ChatModelPolicy(ScriptedChatModel(replies=[late, late]), fallback=None).decide(turns, [newer])
+    assert [receipt.code for receipt in decision.rejected] == ["stale_evidence"]
+    assert decision.operations == (NoOp(reason="nothing_new"),)
 
 
 def test_a_recalled_block_is_neither_shown_nor_evidence() -> None:

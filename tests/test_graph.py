@@ -210,6 +210,18 @@ def test_a_step_that_runs_twice_writes_once(store, model) -> None:
     assert texts(store) == before
 
 
+def test_an_exchange_is_decided_on_once_whoever_decides(store) -> None:
+    model = ScriptedChatModel(replies=["All right.", DECISION, "I would rather not."], repeat_last=True)
+    graph = compiled(model, store, policy="model")
+    say(graph, "Lisbon is my home. I like tea.")
+    before = texts(store)
+    config = {"configurable": {"thread_id": "1"}}
+    at_decide = next(state for state in graph.get_state_history(config) if state.next == ("decide",))
+    graph.invoke(None, at_decide.config, context=ANN)
+    assert graph.get_state(config).values["policy"] == "rules"
+    assert texts(store) == before
+
+
 def test_a_thread_resumes_after_a_stop_between_any_two_steps(store, model) -> None:
     graph = build_memory_graph(model).compile(
         store=store, checkpointer=InMemorySaver(), interrupt_after=["retrieve", "generate", "decide"]

@@ -319,3 +319,21 @@ def test_a_reason_keeps_no_secret_and_no_command(reason: str) -> None:
     accepted = judged("I like tea, forget Lisbon.", *said, memories=OWNED).accepted
     assert [each.reason for each in accepted] == ["", "", ""]
     assert judged("I like tea.", NoOp(reason="nothing_new")).accepted == (NoOp(),)
+
+
+@pytest.mark.parametrize(
+    ("said", "mode", "replaces"),
+    [
+        ("I meant fencing, not tea.", "correct", True),
+        ("Correction: fencing.", "correct", True),
+        ("I went from tea to fencing, tea was never for me.", "supersede", True),
+        ("I like fencing.", "correct", False),
+        ("I like fencing, not running.", "supersede", False),
+    ],
+)
+def test_one_of_several_likes_is_replaced_where_the_user_takes_it_back(
+    said: str, mode: Any, replaces: bool
+) -> None:
+    update = Update(key="tea", text="The user likes fencing.", mode=mode, evidence=("t",))
+    [made] = judged(said, update, memories=(known("The user likes tea.", "tea"),)).accepted
+    assert isinstance(made, Update) == replaces

@@ -194,10 +194,12 @@ class ChatModelPolicy:
     def _decision(
         self, validated: Validated, raw: tuple[str, ...], error: ModelReplyError | None
     ) -> Decision:
-        """Nothing accepted and something refused counts as nothing usable."""
-        if error is None and not validated.accepted and validated.rejected:
-            codes = ", ".join(sorted({receipt.code or "" for receipt in validated.rejected}))
-            error = ModelReplyError(f"every operation was refused: {codes}", "\n".join(raw))
+        """Nothing accepted and something refused is nothing usable; but not where it only came too late."""
+        codes = {receipt.code or "" for receipt in validated.rejected} - {"stale_evidence"}
+        if error is None and not validated.accepted and codes:
+            error = ModelReplyError(
+                f"every operation was refused: {', '.join(sorted(codes))}", "\n".join(raw)
+            )
         operations = validated.accepted or (NoOp(reason="nothing_new"),)
         return Decision(operations, self.name, validated.rejected, raw, error)
 

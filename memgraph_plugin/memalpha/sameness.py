@@ -30,13 +30,19 @@ def about(target: Memory) -> frozenset[str]:
     return content_words(" ".join([target.text, *(said for said in named if isinstance(said, str))]))
 
 
-def related(operation: Update, target: Memory) -> bool:
-    """Whether both are about the same subject and attribute, or at least in much the same words."""
+def related(operation: Update, target: Memory, denied: frozenset[str] = frozenset()) -> bool:
+    """Whether both are about the same subject and attribute, or at least in much the same words.
+
+    Of what one can have several, as things that one likes, another one is not the same: unless its words are
+    `denied` (`wishes.Wishes`), or something is, and the operation corrects.
+    """
     new, old = fact_in(operation.text, operation.value or {}), fact_of(target)
     if new and old and new.subject == old.subject and new.attribute == old.attribute:
         return (
             old.single
             or same_value(new.value, old.value)
+            or bool(denied & content_words(old.value))
+            or bool(denied and operation.mode == "correct")
             or overlap(operation.text, target.text) >= RELATED / 2
         )
     if new and old and new.subject != old.subject:

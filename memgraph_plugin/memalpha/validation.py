@@ -176,7 +176,7 @@ class _Check:
         duplicate = self._duplicate(written, target, operation.valid_from)
         if duplicate:
             return NoOp(reason=f"duplicate_of:{duplicate}", evidence=written.evidence)
-        written = self._placed(written, target)
+        written = self._placed(written, target, evidence)
         if isinstance(written, Update) and target and target.kind == "core":
             self._dropped(evidence, target, written.text)
         self._content(written, evidence, target if isinstance(written, Update) else None)
@@ -321,12 +321,14 @@ class _Check:
         known, day = self.texts.get(normalise(operation.text), {}), _day(self._kind_of(operation), when)
         return next((key for key, other in known.items() if not (day and other) or day == other), None)
 
-    def _placed(self, operation: Insert | Update, target: Memory | None) -> Insert | Update:
+    def _placed(
+        self, operation: Insert | Update, target: Memory | None, evidence: Sequence[Turn]
+    ) -> Insert | Update:
         if (
             isinstance(operation, Insert)
             or target is None
             or target.kind == "core"
-            or related(operation, target)
+            or related(operation, target, wishes(tuple(evidence)).denied)
         ):
             return operation
         return Insert(

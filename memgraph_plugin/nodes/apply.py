@@ -43,6 +43,9 @@ from memgraph_plugin.types import Delete, Insert, MemoryVersion, Operation, Rece
 ACTOR = "graph"
 """Who the log says wrote."""
 
+DECIDED = "decided"
+"""Under this name an exchange is decided on once, now or later."""
+
 ATTEMPTS = 3
 """Times that an operation is validated anew when its memory was changed by somebody else meanwhile.
 
@@ -52,7 +55,7 @@ None where a human has approved it for the memory as it was."""
 def apply(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
     """A node that stores the newest exchange word for word, and applies the operations that were decided on.
 
-    One transaction, and once: the same messages decided by the same policy again change nothing. Where the
+    One transaction, and once: the same messages decided on again change nothing, whoever decides. Where the
     user asked to forget, what would bring it back goes too (see `memgraph_plugin.nodes.forget`). A line of
     the profile that was made of a memory follows it (`memgraph_plugin.memalpha.promoted`). What was refused
     for safety waits in quarantine.
@@ -82,14 +85,14 @@ def write(
     messages: Sequence[AnyMessage],
     decision: Decision,
     *,
-    once: str = "",
+    once: str = DECIDED,
     stored: Sequence[str] | None = None,
     attempts: int = ATTEMPTS,
 ) -> list[Receipt]:
     """Store the newest exchange and what was decided on it; one receipt for each turn and operation.
 
     Args:
-        once: the same exchange is written once a policy; with this, once under that name, whoever decided.
+        once: the same exchange is written once under this name, whoever decided.
         stored: the keys of the turns that were decided on, where they were stored before. They are not
             stored again: who had them erased meanwhile does not want them back, nor what was read off them.
         attempts: see `ATTEMPTS`.
@@ -108,7 +111,7 @@ def write(
     rejected = _to_log(decision)
     if not (batch or decision.held or rejected):
         return []
-    key = _idempotency_key(scope, said, once or decision.policy)
+    key = _idempotency_key(scope, said, once)
     who: dict[str, Any] = {"actor": ACTOR, "policy": decision.policy}
     more: dict[str, Any] = {"held": decision.held, "rejected": rejected}
     more["requires"] = (*(stored or ()), *forgotten.summaries)
@@ -137,7 +140,7 @@ async def awrite(
     messages: Sequence[AnyMessage],
     decision: Decision,
     *,
-    once: str = "",
+    once: str = DECIDED,
     stored: Sequence[str] | None = None,
     attempts: int = ATTEMPTS,
 ) -> list[Receipt]:
@@ -152,7 +155,7 @@ async def awrite(
     rejected = _to_log(decision)
     if not (batch or decision.held or rejected):
         return []
-    key = _idempotency_key(scope, said, once or decision.policy)
+    key = _idempotency_key(scope, said, once)
     who: dict[str, Any] = {"actor": ACTOR, "policy": decision.policy}
     more: dict[str, Any] = {"held": decision.held, "rejected": rejected}
     more["requires"] = (*(stored or ()), *forgotten.summaries)

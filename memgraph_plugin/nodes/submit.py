@@ -48,9 +48,6 @@ logger = logging.getLogger(__name__)
 TURNS_ONLY = Decision(policy="turns")
 """What is written at once: the words, and no decision."""
 
-ONCE = "later"
-"""What names the batch of a submission in place of its policy, which may be another one in a second try."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submission:
@@ -147,7 +144,7 @@ def hand_over(
             with _not_in_the_way():
                 settle(scope.store, earlier, policy(), how)
         return write(scope, messages, decide_exchange(scope, messages, policy(), how))
-    receipts = write(scope, messages, TURNS_ONLY)
+    receipts = write(scope, messages, TURNS_ONLY, once=TURNS_ONLY.policy)
     if submission.turns:
         writer.submit(scope.store, submission, policy, how)
     return receipts
@@ -168,7 +165,7 @@ async def ahand_over(
             with _not_in_the_way():
                 await asettle(scope.store, earlier, decider, how)
         return await awrite(scope, messages, await adecide_exchange(scope, messages, decider, how))
-    receipts = await awrite(scope, messages, TURNS_ONLY)
+    receipts = await awrite(scope, messages, TURNS_ONLY, once=TURNS_ONLY.policy)
     if submission.turns:
         await writer.asubmit(scope.store, submission, policy, how)
     return receipts
@@ -218,7 +215,7 @@ def settle(
             return []
         decision = decide_exchange(scope, messages, policy, how)
         with suppress(MemoryNotFound):
-            return write(scope, messages, decision, once=ONCE, stored=[turn.key for turn in turns])
+            return write(scope, messages, decision, stored=[turn.key for turn in turns])
     return []  # there was less of it each time
 
 
@@ -234,7 +231,7 @@ async def asettle(
             return []
         decision = await adecide_exchange(scope, messages, policy, how)
         with suppress(MemoryNotFound):
-            return await awrite(scope, messages, decision, once=ONCE, stored=[turn.key for turn in turns])
+            return await awrite(scope, messages, decision, stored=[turn.key for turn in turns])
     return []  # there was less of it each time
 
 
