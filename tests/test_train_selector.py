@@ -17,6 +17,7 @@ from memgraph_plugin.selfmem.pools import Pool  # noqa: E402
 from memgraph_plugin.selfmem.saved import load_selector  # noqa: E402
 from memgraph_plugin.selfmem.train_selector import Recipe, train  # noqa: E402
 from memgraph_plugin.types import Candidate, Request  # noqa: E402
+from tests import tiny_generators as generator  # noqa: E402
 from tests.test_selectors import learnable  # noqa: E402
 from tests.tiny_models import tiny  # noqa: E402
 
@@ -83,6 +84,17 @@ def test_it_learns_and_is_read_back(tmp_path: Path) -> None:
     assert again.scores(*asked)[0] == pytest.approx(made.scores(*asked)[0], abs=1e-5)
     with pytest.raises(FingerprintMismatch, match="language 'en-de', and here it is 'de-en'"):
         KLSelector.load(tmp_path / "made", language="de-en")
+
+
+def test_it_may_begin_as_a_generator(tmp_path: Path) -> None:
+    """Whose embeddings are tied: safetensors refuses to write a tensor twice."""
+    generator.tiny("joint").save(tmp_path / "generator")
+    pools, recipe = learnable(8), Recipe(steps=2, batch=2, save_every=1)
+    made = train(KLSelector.begin(str(tmp_path / "generator")), pools, tmp_path / "work", recipe)
+    made.save(tmp_path / "made")
+    asked = [pools[0].request], [pools[0].candidates]
+    again = load_selector(tmp_path / "made")
+    assert again.scores(*asked)[0] == pytest.approx(made.scores(*asked)[0], abs=1e-5)
 
 
 def test_training_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:

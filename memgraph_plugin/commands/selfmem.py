@@ -150,7 +150,10 @@ def train_selector(
     output: Annotated[Path, typer.Option("--output", help="The selector's folder.")],
     kind: Annotated[str, typer.Option("--kind", help="linear (seconds) or kl (a network).")] = "linear",
     base: Annotated[
-        str | None, typer.Option("--base", help="Of kl: an encoder by name or path; else a new small one.")
+        str | None,
+        typer.Option(
+            "--base", help="Of kl: an encoder or a generator, by name or path; else a new small one."
+        ),
     ] = None,
     generator: Annotated[
         Path | None,

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from torch import nn
 from transformers import TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -52,3 +53,22 @@ class Told(TrainerCallback):
 
     def _tell(self, state: Any) -> None:
         self._progress(state.global_step, state.max_steps, self._loss)
+
+
+class SavedOnce(nn.Module):
+    """A module whose checkpoints have each tensor once: safetensors refuses embeddings that are tied."""
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        seen: set[int] = set()
+        state = super().state_dict(*args, **kwargs)
+        return {
+            name: tensor
+            for name, tensor in state.items()
+            if not (tensor.data_ptr() in seen or seen.add(tensor.data_ptr()))  # type: ignore[func-returns-value]
+        }
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """What is tied to a tensor that was loaded is not missing."""
+        found = super().load_state_dict(*args, **kwargs)
+        found.missing_keys[:] = [name for name in found.missing_keys if name in self.state_dict()]
+        return found

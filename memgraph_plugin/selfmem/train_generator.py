@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from torch.nn import functional
 from transformers import (
     BartConfig,
@@ -36,7 +35,7 @@ from transformers import (
 )
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.models.training import Told, last_checkpoint
+from memgraph_plugin.models.training import SavedOnce, Told, last_checkpoint
 from memgraph_plugin.models.weights import fast_bf16
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.network import Network
@@ -279,7 +278,7 @@ class _Rows:
         return len(self._targets[row]), *(read if self._generator.network.dual else [sum(read)])
 
 
-class _Learner(nn.Module):
+class _Learner(SavedOnce):
     """The loss of a batch: only where there is a target are there logits."""
 
     def __init__(self, network: Network, smoothing: float) -> None:
@@ -297,22 +296,6 @@ class _Learner(nn.Module):
         logits = self.network.logits(states[known]).float()
         loss = functional.cross_entropy(logits, labels[known], label_smoothing=self._smoothing)
         return {"loss": loss}
-
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
-        """Each tensor once: embeddings are tied, and safetensors keeps no tensor twice."""
-        seen: set[int] = set()
-        state = super().state_dict(*args, **kwargs)
-        return {
-            name: tensor
-            for name, tensor in state.items()
-            if not (tensor.data_ptr() in seen or seen.add(tensor.data_ptr()))  # type: ignore[func-returns-value]
-        }
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """What is tied to a tensor that was loaded is not missing."""
-        found = super().load_state_dict(*args, **kwargs)
-        found.missing_keys[:] = [name for name in found.missing_keys if name in self.state_dict()]
-        return found
 
 
 class _Trainer(Trainer):

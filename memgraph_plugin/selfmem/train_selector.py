@@ -17,11 +17,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from memgraph_plugin.errors import ConfigurationError
-from memgraph_plugin.models.training import Told, last_checkpoint
+from memgraph_plugin.models.training import SavedOnce, Told, last_checkpoint
 from memgraph_plugin.selfmem.kl import KLSelector, pool_loss
 from memgraph_plugin.selfmem.metrics import metric
 from memgraph_plugin.selfmem.pools import Pool, digest, labels, quality, target
@@ -147,7 +146,7 @@ def _arguments(folder: Path, recipe: Recipe, *, on_cpu: bool, looks: bool) -> Tr
     )
 
 
-class _Pooled(nn.Module):
+class _Pooled(SavedOnce):
     """A selector's model that reads whole pools and gives their loss."""
 
     def __init__(self, model: Any) -> None:
