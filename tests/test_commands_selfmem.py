@@ -65,7 +65,7 @@ def pools(generator: Result) -> Result:
 
 @pytest.fixture(scope="module")
 def selectors(pools: Result) -> list[Result]:
-    network = ("--kind", "kl", "--generator", "generator", "--steps", "2")
+    network = ("--kind", "kl", "--generator", "generator", "--steps", "2", "--rate", "0.001")
     return [call(*SELECT, "--output", "selector"), call(*SELECT, *network, "--output", "network")]
 
 

@@ -162,6 +162,9 @@ def train_selector(
     metric: MetricName = "bleu",
     tau: Annotated[float, typer.Option("--tau", help="How sharp the labels are made.")] = 0.5,
     steps: Annotated[int, typer.Option("--steps", min=1, help="Updates of kl.")] = 1000,
+    rate: Annotated[
+        float, typer.Option("--rate", help="Of kl, its highest; for a pretrained encoder by default.")
+    ] = 5e-5,
     held_out: Annotated[int, typer.Option("--held-out", min=0, help="Pools to choose by and report.")] = 200,
     task: Annotated[str, typer.Option("--task", help='What it is for, "translation".')] = "",
     language: Annotated[str, typer.Option("--language", help='"en-de", for example.')] = "",
@@ -183,7 +186,9 @@ def train_selector(
         made = LinearKLSelector.fit(learned, task=task, language=language, by=metric, tau=tau)
     elif kind == "kl":
         made = _kl(base, generator, task=task, language=language)
-        made = _train_kl(made, learned, rest, Path(f"{output}.training"), metric=metric, tau=tau, steps=steps)
+        made = _train_kl(
+            made, learned, rest, Path(f"{output}.training"), metric=metric, tau=tau, steps=steps, rate=rate
+        )
     else:
         raise ConfigurationError(f"--kind: linear or kl, not {kind!r}")
     made.save(output)
@@ -346,13 +351,11 @@ def _kl(base: str | None, generator: Path | None, *, task: str, language: str) -
     return KLSelector.small(shared.load(generator).tokens.tokenizer, task=task, language=language)
 
 
-def _train_kl(
-    selector: Any, pools: Any, held_out: Any, folder: Path, *, metric: str, tau: float, steps: int
-) -> Any:
+def _train_kl(selector: Any, pools: Any, held_out: Any, folder: Path, **given: Any) -> Any:
     from memgraph_plugin.selfmem.train_selector import Recipe, train
     from memgraph_plugin.terminal import counting
 
-    recipe = Recipe(metric=metric, tau=tau, steps=steps)
+    recipe = Recipe(**given)
     with counting(options.console(err=True), f"updates, {len(pools):,} pools") as tell:
         return train(
             selector,
