@@ -208,6 +208,14 @@ def test_the_command_trains_tests_and_writes_a_card(weights: Weights, tmp_path: 
     assert "cut 100%" in done.output
     assert TrainedPolicy.from_folder(tmp_path / "made").max_tokens == 12
 
+    writing = ["evaluate", "memory-writing", "--cases", "1", "--embeddings", "none"]
+    figures = tmp_path / "writing.json"
+    trained = ["--policy", f"trained:{tmp_path / 'made'}", "--output", str(figures)]
+    done = CliRunner().invoke(app, [*writing, *trained])
+    assert done.exit_code == 0, done.output
+    left = json.loads(figures.read_text())["measures"]["fell_back"]
+    assert left["count"] == left["of"] > 0, "no reply ends in 12 tokens"
+
     hosted = CliRunner().invoke(app, [*run, "--model", "openai:gpt-4o"])
     assert hosted.exit_code == 1
     assert "no local model" in hosted.output

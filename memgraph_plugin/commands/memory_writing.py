@@ -26,7 +26,7 @@ def memory_writing(
         str,
         typer.Option(
             "--policy",
-            help='"rules", "oracle" (a model that knows the truth), or a chat model: "local:NAME".',
+            help='"rules", "oracle" (who knows the truth), a chat model ("local:NAME"), "trained:FOLDER".',
         ),
     ] = "rules",
     cases: Annotated[int, typer.Option("--cases", min=1, help="Timelines, a seed each.")] = 500,
@@ -100,6 +100,11 @@ def _policies(name: str, settings: Settings) -> Callable[[Timeline], Policy]:
         from memgraph_plugin.evaluation.timeline_oracle import TimelineOracle
 
         return lambda known: ChatModelPolicy(TimelineOracle(timeline=known), fallback=None, timeout=None)
+    if name.startswith("trained:"):
+        from memgraph_plugin.memalpha.trained_policy import TrainedPolicy
+
+        trained = TrainedPolicy.from_folder(Path(name.removeprefix("trained:")))
+        return lambda _: trained
     from memgraph_plugin.models.chat import load_chat_model
 
     model = load_chat_model(name, base_url=settings.base_url, cache_dir=settings.cache_dir)
