@@ -7,7 +7,7 @@
 4. the kind: an event has a date, a core block is written as it was declared
 5. no duplicates: the same words (of the same day) here; nearly the same sense in `duplicates`, where a store
    lends its vectors
-6. what replaces a memory is about the same subject and attribute
+6. what replaces a memory is about the same subject and attribute; of several values, one that is taken back
 7. what is said stands in the evidence or the memory (ungrounded)
 8. safety (instruction_like, secret)
 9. the batch agrees with itself (one_write_per_handle, contradiction)
