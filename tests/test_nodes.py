@@ -284,9 +284,12 @@ async def test_after_three_changes_the_refusal_stands(colour: str) -> None:
 def test_a_turn_that_is_stored_already_is_no_refusal() -> None:
     store = filled()
     graph = alone(apply(), store)
-    graph.invoke({"messages": [ASKED, ANSWERED], "policy": "rules"}, context=ANN)
+    first = graph.invoke({"messages": [ASKED, ANSWERED], "policy": "rules"}, context=ANN)
     again = graph.invoke({"messages": [ASKED, ANSWERED], "policy": "another"}, context=ANN)
-    assert [receipt["status"] for receipt in again["receipts"]] == ["unchanged", "unchanged"]
+    assert again["receipts"] == first["receipts"]
+    anew = [ASKED, AIMessage("Said in other words.", id="anew")]
+    other = graph.invoke({"messages": anew, "policy": "rules"}, context=ANN)
+    assert [receipt["status"] for receipt in other["receipts"]] == ["unchanged", "applied"]
 
 
 def test_refused_proposals_come_back_as_receipts() -> None:
