@@ -237,7 +237,7 @@ def test_a_role_is_bound_beside_an_autovacuum(dsn: str, role: str, app_dsn: str)
         vacuum.execute("ANALYZE memgraph_plugin.memory")  # as autovacuum holds it
         bound = pool.submit(roles.grant, dsn, "memgraph_plugin", role, ("acme",))
         waiting = "SELECT FROM pg_locks WHERE NOT granted AND relation = 'memgraph_plugin.memory'::regclass"
-        while not vacuum.execute(waiting).fetchall():
+        while not (bound.done() or vacuum.execute(waiting).fetchall()):
             time.sleep(0.01)
         vacuum.execute("ANALYZE memgraph_plugin.memory")
         vacuum.commit()

@@ -30,7 +30,7 @@ def about(target: Memory) -> frozenset[str]:
     return content_words(" ".join([target.text, *(said for said in named if isinstance(said, str))]))
 
 
-def related(operation: Update, target: Memory, denied: frozenset[str] = frozenset()) -> bool:
+def related(operation: Update, target: Memory, denied: frozenset[str]) -> bool:
     """Whether both are about the same subject and attribute, or at least in much the same words.
 
     Of what one can have several, as things that one likes, another one is not the same: unless its words are

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from memgraph_plugin.errors import ConfigurationError, InvalidValue, MemoryNotFound
 from memgraph_plugin.memalpha.validation import LIMITS, refusal
 from memgraph_plugin.memalpha.words import normalise
-from memgraph_plugin.nodes.apply import DECIDED, awrite, write
+from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import Decision
 from memgraph_plugin.nodes.scope import Scope, scope_of
 from memgraph_plugin.nodes.transcript import exchange
@@ -35,7 +35,8 @@ from memgraph_plugin.types import Insert, Operation, Receipt, Update
 EDITABLE = ("text", "importance", "valid_from", "valid_to", "mode")
 """The fields of an operation that a human may change; which memory it writes is not among them."""
 
-PART = ":approved"
+APPROVED = "approved"
+"""Under this name what was approved of an exchange is written, once; the rest of it is `DECIDED`."""
 
 
 def approve(*, namespace: Sequence[str] | None = None) -> RunnableLambda[MemoryState, dict[str, list[Plain]]]:
@@ -155,7 +156,7 @@ def _as_shown(scope: Scope, state: MemoryState, waiting: Sequence[Pending]) -> d
     cited = {key for each in waiting for key in each.operation.evidence}
     # Of the assistant's turns, not all are stored.
     stored = [each.turn.key for each in said if each.turn.role == "user" and each.turn.key in cited]
-    return {"once": DECIDED + PART, "stored": stored, "attempts": 0}
+    return {"once": APPROVED, "stored": stored, "attempts": 0}
 
 
 def _too_late(decision: Decision) -> list[Receipt]:
