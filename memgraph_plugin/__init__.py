@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from memgraph_plugin.durable import QueueWriter
     from memgraph_plugin.errors import MemgraphPluginError
     from memgraph_plugin.graph import build_memory_graph
-    from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
+    from memgraph_plugin.integrations.langchain import MemoryMiddleware
     from memgraph_plugin.integrations.llama_index import passages_of
+    from memgraph_plugin.integrations.tools import MemoryRetriever, memory_tools
     from memgraph_plugin.memalpha.blocks import CoreBlock
     from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
     from memgraph_plugin.memalpha.local_policy import LocalPolicy
@@ -66,8 +67,9 @@ _HOMES = {
     "durable": ("QueueWriter",),
     "errors": ("MemgraphPluginError",),
     "graph": ("build_memory_graph",),
-    "integrations.langchain": ("MemoryMiddleware", "MemoryRetriever", "memory_tools"),
+    "integrations.langchain": ("MemoryMiddleware",),
     "integrations.llama_index": ("passages_of",),
+    "integrations.tools": ("MemoryRetriever", "memory_tools"),
     "memalpha.blocks": ("CoreBlock",),
     "memalpha.chat_policy": ("ChatModelPolicy",),
     "memalpha.local_policy": ("LocalPolicy",),

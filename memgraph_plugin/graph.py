@@ -30,7 +30,7 @@ from memgraph_plugin.nodes.draft import reply_drafts
 from memgraph_plugin.nodes.generate import ModelLike, generate, model_source
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, recall_clues
 from memgraph_plugin.nodes.retrieve import retrieve
-from memgraph_plugin.nodes.submit import MemoryWriter, submit
+from memgraph_plugin.nodes.submit import MemoryWriter, check_attended, submit
 from memgraph_plugin.selfmem_graph import Selfmem, build_draft_graph
 from memgraph_plugin.state import MemoryContext, MemoryInput, MemoryOutput, MemoryState
 
@@ -87,8 +87,7 @@ def build_memory_graph(
         raise ConfigurationError("Clues add to what is recalled: leave out recall=False, or the clues.")
     if selfmem is not None and model is None:
         raise ConfigurationError("selfmem= drafts with a model: build_memory_graph(model, selfmem=...).")
-    if approve and writer is not None:
-        raise ConfigurationError("A writer decides when nobody is there to ask: approve= or writer=.")
+    check_attended(approve, writer)
     chat = model_source(model)
     steps: dict[str, Any] = {}
     if recall:
@@ -99,17 +98,43 @@ def build_memory_graph(
     if selfmem is not None:
         steps["draft"] = build_draft_graph(reply_drafts(chat, system_prompt=system_prompt), selfmem).compile()
     steps["generate"] = generate(chat, system_prompt=system_prompt)
-    if remember and policy != "none":
+    if remember and policy == "none":
+        steps["apply"] = apply(namespace=namespace)
+    elif remember and policy != "none":
         decider = chosen_policy(policy, chat)
         if writer is not None:
             steps["submit"] = submit(writer, decider, namespace=namespace, core=core, safety=safety)
         else:
-            steps["decide"] = decide(decider, namespace=namespace, core=core, approve=approve, safety=safety)
-    if remember and "submit" not in steps:
-        steps["apply"] = apply(namespace=namespace)
-    if "decide" in steps and approve:
-        steps["approve"] = approve_node(namespace=namespace)
+            steps |= _writing(decider, namespace=namespace, core=core, approve=approve, safety=safety)
     return _in_a_row(steps)
+
+
+def build_writing_graph(
+    policy: PolicySource = None,
+    *,
+    namespace: Sequence[str] | None = None,
+    core: Sequence[CoreBlock] = (PROFILE,),
+    approve: Approval = (),
+    safety: Safety = SAFETY,
+) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:
+    """The end of a turn alone: its newest exchange is decided on, written, and asked about where `approve`
+    says so. The arguments are those of `build_memory_graph`."""
+    return _in_a_row(_writing(policy, namespace=namespace, core=core, approve=approve, safety=safety))
+
+
+def _writing(
+    policy: PolicySource,
+    *,
+    namespace: Sequence[str] | None,
+    core: Sequence[CoreBlock],
+    approve: Approval,
+    safety: Safety,
+) -> dict[str, Any]:
+    steps: dict[str, Any] = {
+        "decide": decide(policy, namespace=namespace, core=core, approve=approve, safety=safety),
+        "apply": apply(namespace=namespace),
+    }
+    return {**steps, "approve": approve_node(namespace=namespace)} if approve else steps
 
 
 def _in_a_row(steps: Mapping[str, Any]) -> StateGraph[MemoryState, MemoryContext, MemoryInput, MemoryOutput]:

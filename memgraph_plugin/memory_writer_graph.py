@@ -18,6 +18,8 @@ from typing import Annotated, NotRequired, cast
 from langchain_core.runnables import Runnable, RunnableLambda
 from langgraph.graph import END, START, StateGraph
 
+from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
+from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.nodes.apply import apply
 from memgraph_plugin.nodes.decide import PolicySource, decide
 from memgraph_plugin.nodes.transcript import is_answer
@@ -35,7 +37,11 @@ class WriterState(MemoryState):
 
 
 def build_memory_writer_graph(
-    policy: PolicySource = None, *, namespace: Sequence[str] | None = None
+    policy: PolicySource = None,
+    *,
+    namespace: Sequence[str] | None = None,
+    core: Sequence[CoreBlock] = (PROFILE,),
+    safety: Safety = SAFETY,
 ) -> StateGraph[WriterState, MemoryContext, MemoryInput, MemoryOutput]:
     """A conversation written to memory. Compile it with a store of ours, and with a checkpointer for threads.
 
@@ -44,12 +50,14 @@ def build_memory_writer_graph(
     Args:
         policy: who decides; by default the rules.
         namespace: where all runs of this graph keep their memories; by default the run's context says.
+        core: the blocks of the profile, as the conversation has them; by default one, "profile".
+        safety: what is done with instructions, secrets and personal data that would become memories.
     """
     graph = StateGraph(
         WriterState, context_schema=MemoryContext, input_schema=MemoryInput, output_schema=MemoryOutput
     )
     as_far: Runnable[WriterState, MemoryState] = RunnableLambda(_as_far)
-    graph.add_node("decide", as_far | decide(policy, namespace=namespace))
+    graph.add_node("decide", as_far | decide(policy, namespace=namespace, core=core, safety=safety))
     graph.add_node("apply", as_far | apply(namespace=namespace))
     graph.add_node("next", _done)
     graph.add_conditional_edges(START, _is_left, {True: "decide", False: END})

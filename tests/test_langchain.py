@@ -14,14 +14,19 @@ from langchain_core.retrievers import BaseRetriever
 from langchain_core.tools import tool
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command
 
+from memgraph_plugin.background import BackgroundWriter
 from memgraph_plugin.errors import ConfigurationError, DatabaseUnavailable, MissingNamespaceError, StoreError
-from memgraph_plugin.integrations.langchain import MemoryMiddleware, MemoryRetriever, memory_tools
+from memgraph_plugin.integrations.langchain import MemoryMiddleware
+from memgraph_plugin.integrations.tools import MemoryRetriever, memory_tools
+from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.memorag.drafters import ChatModelDrafter
 from memgraph_plugin.state import MemoryContext
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
 from memgraph_plugin.testing import HashingEmbeddings, ScriptedChatModel
 from memgraph_plugin.types import Hit, Insert, Receipts
+from tests.test_chat_policy import call
 
 ANN = MemoryContext(user_id="ann")
 HERS = ("memories", "ann")
@@ -61,8 +66,11 @@ def model() -> ScriptedChatModel:
 def run(request: pytest.FixtureRequest) -> Any:
     """Runs an agent either way: what holds for one must hold for the other."""
 
-    async def ask(agent: Any, text: str, *, thread: str = "1", context: Any = ANN) -> dict[str, Any]:
-        given = {"messages": [HumanMessage(text)]}, {"configurable": {"thread_id": thread}}
+    async def ask(
+        agent: Any, said: str | Command, *, thread: str = "1", context: Any = ANN
+    ) -> dict[str, Any]:
+        asked = {"messages": [HumanMessage(said)]} if isinstance(said, str) else said
+        given = asked, {"configurable": {"thread_id": thread}}
         if request.param == "sync":
             return agent.invoke(*given, context=context)
         return await agent.ainvoke(*given, context=context)
@@ -72,6 +80,10 @@ def run(request: pytest.FixtureRequest) -> Any:
 
 def turns(store: InMemoryMemoryStore, namespace: tuple[str, ...] = HERS) -> list[str]:
     return sorted(hit.memory.text for hit in store.recall(namespace, "", k=100, kinds=("turn",)))
+
+
+def facts(store: InMemoryMemoryStore) -> list[str]:
+    return sorted(hit.memory.text for hit in store.recall(HERS, "", k=100, kinds=("semantic",)))
 
 
 def sent(messages: list[Any]) -> str:
@@ -161,6 +173,39 @@ async def test_clues_that_fail_leave_the_turn_as_it_is(store, model, run, caplog
     assert "Clues failed (ConnectionError)" in caplog.text
 
 
+@pytest.mark.parametrize(("answer", "expected"), [("approve", ["The user plays chess."]), ("reject", [])])
+async def test_an_agent_asks_before_it_remembers(store, model, run, answer: str, expected: list[str]) -> None:
+    asked = ScriptedChatModel(
+        replies=[call({"op": "insert", "text": "The user plays chess.", "evidence": ["t1"]})]
+    )
+    memory = MemoryMiddleware(policy=ChatModelPolicy(asked), approve=("insert",))
+    agent = create_agent(
+        model, middleware=[memory], store=store, context_schema=MemoryContext, checkpointer=InMemorySaver()
+    )
+    result = await run(agent, "I play chess.")
+    [waiting] = result["__interrupt__"]
+    assert [each["text"] for each in waiting.value["operations"]] == ["The user plays chess."]
+    assert result["messages"][-1].text == "All right."
+    assert (facts(store), turns(store)) == ([], ["All right.", "I play chess."])
+    result = await run(agent, Command(resume=answer))
+    assert facts(store) == expected
+    assert asked.calls == 1
+    assert "__interrupt__" not in result
+    assert turns(store) == ["All right.", "I play chess."]
+
+
+async def test_what_an_agent_was_not_told_yes_to_lapses_with_the_next_turn(store, model, run) -> None:
+    memory = MemoryMiddleware(namespace=HERS, approve=("insert",))
+    agent = create_agent(model, middleware=[memory], store=store, checkpointer=InMemorySaver())
+    assert (await run(agent, "I live in Lisbon.", context=None))["__interrupt__"]
+    [waiting] = (await run(agent, "I work as a nurse.", context=None))["__interrupt__"]
+    assert [each["text"] for each in waiting.value["operations"]] == ["The user works as a nurse."]
+    await run(agent, Command(resume="approve"), context=None)
+    assert facts(store) == ["The user works as a nurse."]
+    assert "__interrupt__" not in await run(agent, "How are you?", context=None)
+    assert len(turns(store)) == 6
+
+
 async def test_two_memories_serve_one_agent(store, model, run) -> None:
     team, own = MemoryMiddleware(namespace=("team",), write=False), MemoryMiddleware()
     store.apply(("team",), [Insert(text="The office is in Berlin.")])
@@ -210,6 +255,10 @@ def test_settings_that_cannot_work_are_refused() -> None:
         MemoryMiddleware(inject_as="tool")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match=r"'a\.b'"):
         MemoryMiddleware(namespace=("a.b",))
+    with pytest.raises(ConfigurationError, match="nobody is there"):
+        MemoryMiddleware(approve=("delete",), writer=BackgroundWriter())
+    with pytest.raises(ConfigurationError, match=r"create_agent\(store=\.\.\.\)"):
+        MemoryMiddleware(approve=("delete",), store=InMemoryMemoryStore())
 
 
 class BrokenStore(InMemoryMemoryStore):

@@ -8,9 +8,13 @@ from langchain_core.messages import AIMessage, AnyMessage, HumanMessage, ToolMes
 from langgraph.checkpoint.memory import InMemorySaver
 
 from memgraph_plugin.graph import build_memory_graph
+from memgraph_plugin.memalpha.blocks import CoreBlock
+from memgraph_plugin.memalpha.chat_policy import ChatModelPolicy
 from memgraph_plugin.memory_writer_graph import build_memory_writer_graph
 from memgraph_plugin.state import MemoryContext
 from memgraph_plugin.store.in_memory import InMemoryMemoryStore
+from memgraph_plugin.testing import ScriptedChatModel
+from tests.test_chat_policy import call
 
 ANA = ("memories", "ana")
 CONTEXT = MemoryContext(user_id="ana")
@@ -66,3 +70,20 @@ def test_it_reads_the_thread_of_the_conversation() -> None:
     writing = build_memory_writer_graph().compile(store=store, checkpointer=saver)
     writing.invoke({"messages": []}, CONFIG, context=CONTEXT)
     assert facts(store) == ["The user lives in Lisbon.", "The user's dog is called Rex."]
+
+
+def test_it_writes_the_blocks_of_the_conversation() -> None:
+    habits = CoreBlock("habits")
+    told = {
+        "op": "update",
+        "handle": "core:habits",
+        "mode": "refine",
+        "text": "The user runs.",
+        "evidence": ["t1"],
+    }
+    policy = ChatModelPolicy(ScriptedChatModel(replies=[call(told)]))
+    store = InMemoryMemoryStore()
+    graph = build_memory_writer_graph(policy, core=[habits]).compile(store=store)
+    graph.invoke({"messages": [HumanMessage("I run.")]}, CONFIG, context=CONTEXT)
+    [hit] = store.recall(ANA, "", kinds=("core",))
+    assert (hit.memory.key, hit.memory.text) == (habits.key, "The user runs.")

@@ -1,28 +1,24 @@
-"""Memory for LangChain: a middleware for `create_agent`, tools, a retriever; all on the steps of `nodes`."""
+"""Memory for LangChain's agents: a middleware for `create_agent`, on the steps of `nodes`."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, cast, get_args
 
-from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
-from langchain_core.documents import Document
 from langchain_core.messages import SystemMessage
 from langchain_core.messages.content import create_text_block
-from langchain_core.retrievers import BaseRetriever
-from langchain_core.tools import BaseTool, StructuredTool, ToolException
 from langgraph.runtime import Runtime
 from langgraph.store.base import BaseStore
-from pydantic import ConfigDict
 
 from memgraph_plugin.errors import ConfigurationError, MissingExtraError
+from memgraph_plugin.graph import build_writing_graph
+from memgraph_plugin.integrations.tools import memory_tools
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import (
+    Approval,
     Deciding,
     PolicySource,
     adecide_exchange,
@@ -31,19 +27,11 @@ from memgraph_plugin.nodes.decide import (
 )
 from memgraph_plugin.nodes.recall_clues import DrafterSource, Way, arecall_by_clues, recall_by_clues
 from memgraph_plugin.nodes.retrieve import arecall, recall
-from memgraph_plugin.nodes.scope import Scope, check_labels, running_scope, scope_of
-from memgraph_plugin.nodes.submit import MemoryWriter, ahand_over, hand_over
-from memgraph_plugin.nodes.transcript import TURN, storable, with_memory_block
-from memgraph_plugin.prompts import (
-    MANAGE_MEMORY,
-    REJECTIONS,
-    SEARCH_MEMORY,
-    neutralise,
-    render_memory_block,
-    strip_memory_blocks,
-)
-from memgraph_plugin.state import Plain, plain_hits
-from memgraph_plugin.types import Delete, Hit, Insert, MemoryKind, Operation, Receipt, Update
+from memgraph_plugin.nodes.scope import Scope, check_labels, scope_of
+from memgraph_plugin.nodes.submit import MemoryWriter, ahand_over, check_attended, hand_over
+from memgraph_plugin.nodes.transcript import with_memory_block
+from memgraph_plugin.prompts import render_memory_block
+from memgraph_plugin.types import Hit
 
 try:
     from langchain.agents.middleware.types import (
@@ -85,6 +73,9 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         write: False recalls and never writes.
         writer: writes after the turn, as a `BackgroundWriter` does; by default the agent ends when memory is
             written.
+        approve: which operations a human is asked about, by interrupting the agent after the rest is written:
+            ("delete", "core") for instance; see `nodes/approve.py`. The agent needs a checkpointer, and the
+            store itself.
         tools: True gives the agent `memory_tools` as well.
         core: the blocks of the profile, each seen whole in every turn; by default one, "profile".
         safety: what is done with instructions, secrets and personal data that the policy would remember.
@@ -109,12 +100,16 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         inject_as: InjectAs = "user",
         write: bool = True,
         writer: MemoryWriter | None = None,
+        approve: Approval = (),
         tools: bool = False,
         core: Sequence[CoreBlock] = (PROFILE,),
         safety: Safety = SAFETY,
     ) -> None:
         if inject_as not in get_args(InjectAs):
             raise ConfigurationError(f'inject_as is "user" or "system", not {inject_as!r}.')
+        check_attended(approve, writer)
+        if approve and store is not None:
+            raise ConfigurationError("approve= asks in a graph within the agent: create_agent(store=...).")
         self.namespace = None if namespace is None else check_labels(namespace)
         self.tools = memory_tools(store=store, namespace=namespace) if tools else []
         self._store = store
@@ -127,6 +122,13 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         self._inject_as = inject_as
         self._write = write
         self._writer = writer
+        self._asking = (
+            build_writing_graph(
+                policy, namespace=namespace, core=core, approve=approve, safety=safety
+            ).compile()
+            if approve
+            else None
+        )
 
     @property
     def name(self) -> str:
@@ -167,6 +169,8 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         scope, said = self._scope(runtime), state["messages"]
         if self._writer is not None:
             hand_over(self._writer, scope, said, self._policy, self._how)
+        elif self._asking is not None:
+            self._asking.invoke({"messages": said})
         else:
             write(scope, said, decide_exchange(scope, said, self._policy(), self._how))
 
@@ -176,6 +180,8 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         scope, said = self._scope(runtime), state["messages"]
         if self._writer is not None:
             await ahand_over(self._writer, scope, said, self._policy, self._how)
+        elif self._asking is not None:
+            await self._asking.ainvoke({"messages": said})
         else:
             policy = await asyncio.to_thread(self._policy)
             await awrite(scope, said, await adecide_exchange(scope, said, policy, self._how))
@@ -196,201 +202,3 @@ class MemoryMiddleware(AgentMiddleware[RecallState, Any, Any]):
         return request.override(
             system_message=SystemMessage(content_blocks=[*said, create_text_block(block)])
         )
-
-
-class MemoryRetriever(BaseRetriever):
-    """The memories that answer a query, as documents; `invoke(query, k=...)` overrides `k`.
-
-    Without a `namespace` or a `store`, those of the run it is called in.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
-
-    store: BaseStore | None = None
-    namespace: tuple[str, ...] | None = None
-    k: int = 4
-    kinds: tuple[MemoryKind, ...] | None = None
-    filter: dict[str, Any] | None = None
-    token_budget: int | None = None
-
-    def _get_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: CallbackManagerForRetrieverRun,  # noqa: ARG002 - LangChain asks whether it is here
-        k: int | None = None,
-    ) -> list[Document]:
-        scope = running_scope(store=self.store, namespace=self.namespace)
-        return [_document(hit) for hit in scope.store.recall(scope.namespace, query, **self._how(k))]
-
-    async def _aget_relevant_documents(
-        self,
-        query: str,
-        *,
-        run_manager: AsyncCallbackManagerForRetrieverRun,  # noqa: ARG002
-        k: int | None = None,
-    ) -> list[Document]:
-        scope = running_scope(store=self.store, namespace=self.namespace)
-        return [_document(hit) for hit in await scope.store.arecall(scope.namespace, query, **self._how(k))]
-
-    def _how(self, k: int | None) -> dict[str, Any]:
-        return {
-            "k": self.k if k is None else k,
-            "kinds": self.kinds,
-            "filter": self.filter,
-            "token_budget": self.token_budget,
-        }
-
-
-def _document(hit: Hit) -> Document:
-    memory = hit.memory
-    return Document(
-        memory.text,
-        id=memory.key,
-        metadata={
-            "key": memory.key,
-            "namespace": memory.namespace,
-            "kind": memory.kind,
-            "score": hit.score,
-            "session": memory.session,
-            "valid_from": memory.valid_from,
-            "value": dict(memory.value),
-        },
-    )
-
-
-ACTOR = "manage_memory"
-"""Who the log says wrote, when a model did by tool."""
-
-MOST_FOUND = 100
-"""Memories that one search gives a model, at most."""
-
-Action: TypeAlias = Literal["create", "update", "delete"]
-
-
-def memory_tools(
-    *,
-    store: BaseStore | None = None,
-    namespace: Sequence[str] | None = None,
-    actions: Sequence[Action] = get_args(Action),
-) -> list[BaseTool]:
-    """LangMem's tools: `manage_memory(content, action, id)`, `search_memory(query, limit, offset, filter)`.
-
-    Store and namespace are the run's where they are not given, and never the model's to choose. A refused
-    action is told to the model; a store that fails raises `StoreError`.
-
-    Args:
-        actions: what the model may do; with none, only `search_memory` is given.
-    """
-
-    def manage_memory(
-        content: str | None = None,
-        action: Action = "create",
-        id: str | None = None,  # noqa: A002
-    ) -> str:
-        scope = running_scope(store=store, namespace=namespace)
-        operation = _managed(actions, content, action, id)
-        return _told(scope.store.apply(scope.namespace, [operation], actor=ACTOR).receipts[0])
-
-    async def amanage_memory(
-        content: str | None = None,
-        action: Action = "create",
-        id: str | None = None,  # noqa: A002
-    ) -> str:
-        scope = running_scope(store=store, namespace=namespace)
-        operation = _managed(actions, content, action, id)
-        return _told((await scope.store.aapply(scope.namespace, [operation], actor=ACTOR)).receipts[0])
-
-    def search_memory(
-        query: str,
-        limit: int = 10,
-        offset: int = 0,
-        filter: dict[str, Any] | None = None,  # noqa: A002
-    ) -> tuple[str, list[Plain]]:
-        scope = running_scope(store=store, namespace=namespace)
-        page = _page(limit, offset)
-        with _explained():
-            return _found(scope.store.recall(scope.namespace, query, k=page.stop, filter=filter)[page])
-
-    async def asearch_memory(
-        query: str,
-        limit: int = 10,
-        offset: int = 0,
-        filter: dict[str, Any] | None = None,  # noqa: A002
-    ) -> tuple[str, list[Plain]]:
-        scope = running_scope(store=store, namespace=namespace)
-        page = _page(limit, offset)
-        with _explained():
-            hits = await scope.store.arecall(scope.namespace, query, k=page.stop, filter=filter)
-            return _found(hits[page])
-
-    search = StructuredTool.from_function(
-        search_memory,
-        asearch_memory,
-        name="search_memory",
-        description=SEARCH_MEMORY,
-        response_format="content_and_artifact",
-        handle_tool_error=True,
-    )
-    if not actions:
-        return [search]
-    manage = StructuredTool.from_function(
-        manage_memory,
-        amanage_memory,
-        name="manage_memory",
-        description=MANAGE_MEMORY,
-        handle_tool_error=True,
-    )
-    return [manage, search]
-
-
-def _managed(actions: Sequence[Action], content: str | None, action: Action, key: str | None) -> Operation:
-    if action not in actions:
-        raise ToolException(f"action must be one of {list(actions)}")
-    text = storable(strip_memory_blocks(content or "")).strip()
-    if action != "delete" and not text:
-        raise ToolException(f"{action} needs content")
-    if ruling := SAFETY.judge(Insert(text=text)):
-        raise ToolException(f"{action} was refused ({ruling.code}): {REJECTIONS[ruling.code]}")
-    if action == "create":
-        if key is not None:
-            raise ToolException("create takes no id; use update")
-        return Insert(text=text, value={"content": text}, source="assistant")
-    if not key:
-        raise ToolException(f"{action} needs the id of a memory")
-    if key.startswith(TURN) and action == "update":
-        raise ToolException("what was said cannot be changed; create a memory instead")
-    return Delete(key=key) if action == "delete" else Update(key=key, text=text, value={"content": text})
-
-
-def _told(receipt: Receipt) -> str:
-    if receipt.status == "rejected":
-        raise ToolException(f"{receipt.operation} was refused ({receipt.code}): {receipt.reason}")
-    return f"{receipt.operation} {receipt.status}: {receipt.key}"
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """A filter that means nothing is the model's to mend."""
-    try:
-        yield
-    except ValueError as error:
-        raise ToolException(str(error)) from error
-
-
-def _page(limit: int, offset: int) -> slice:
-    return slice(max(offset, 0), max(offset, 0) + min(max(limit, 0), MOST_FOUND))
-
-
-def _found(hits: Sequence[Hit]) -> tuple[str, list[Plain]]:
-    listed = [
-        {
-            "id": hit.memory.key,
-            "kind": hit.memory.kind,
-            "content": neutralise(hit.memory.text),
-            "valid_from": hit.memory.valid_from,
-            "score": round(hit.score, 3),
-        }
-        for hit in hits
-    ]
-    return json.dumps(listed, ensure_ascii=False, default=str), plain_hits(hits)

@@ -21,7 +21,7 @@ from langchain_core.runnables import RunnableLambda
 from langgraph.runtime import get_runtime
 from pydantic import TypeAdapter
 
-from memgraph_plugin.errors import MemoryNotFound
+from memgraph_plugin.errors import ConfigurationError, MemoryNotFound
 from memgraph_plugin.memalpha.blocks import PROFILE, CoreBlock
 from memgraph_plugin.memalpha.policies import Policy
 from memgraph_plugin.memalpha.readings import unwanted_in
@@ -29,6 +29,7 @@ from memgraph_plugin.memalpha.safety import SAFETY, Safety
 from memgraph_plugin.nodes.apply import awrite, write
 from memgraph_plugin.nodes.decide import (
     DECIDING,
+    Approval,
     Deciding,
     Decision,
     PolicySource,
@@ -79,6 +80,15 @@ class MemoryWriter(Protocol):
     def pending(self, namespace: Namespace) -> list[Submission]: ...
 
     async def apending(self, namespace: Namespace) -> list[Submission]: ...
+
+
+def check_attended(approve: Approval, writer: MemoryWriter | None) -> None:
+    """
+    Raises:
+        ConfigurationError: a human is to be asked, and it is decided when nobody is there.
+    """
+    if approve and writer is not None:
+        raise ConfigurationError("A writer decides when nobody is there to ask: approve= or writer=.")
 
 
 _SUBMISSION: TypeAdapter[Submission] = TypeAdapter(Submission)
