@@ -252,7 +252,8 @@ def test_what_only_comes_too_late_is_refused_and_nobody_else_decides() -> None:
     move = {"op": "update", "handle": "s1", "mode": "supersede", "text": "The user lives in Porto."}
     late = call(move | {"evidence": ["t1"]})
     turns = [Turn(key="u1", role="user", text="I live in Porto.", at=MONDAY)]
-    decision = ChatModelPolicy(ScriptedChatModel(replies=[late, late]), fallback=None).decide(turns, [newer])
+    model = ScriptedChatModel(replies=[late])  # no second one: nothing that it could say would be earlier
+    decision = ChatModelPolicy(model, fallback=None).decide(turns, [newer])
     assert [receipt.code for receipt in decision.rejected] == ["stale_evidence"]
     assert decision.operations == (NoOp(reason="nothing_new"),)
 

@@ -152,7 +152,7 @@ class ChatModelPolicy:
         ]
         reply = yield request
         first, raw, error = self._judge(reply, handles, ())
-        if isinstance(reply, Exception) or not (error or first.rejected):
+        if isinstance(reply, Exception) or not (error or _mendable(first)):
             yield self._decision(first, (raw,), error)
             return
         repair = (
@@ -195,13 +195,16 @@ class ChatModelPolicy:
         self, validated: Validated, raw: tuple[str, ...], error: ModelReplyError | None
     ) -> Decision:
         """Nothing accepted and something refused is nothing usable; but not where it only came too late."""
-        codes = {receipt.code or "" for receipt in validated.rejected} - {"stale_evidence"}
+        codes = _mendable(validated)
         if error is None and not validated.accepted and codes:
-            error = ModelReplyError(
-                f"every operation was refused: {', '.join(sorted(codes))}", "\n".join(raw)
-            )
+            error = ModelReplyError(f"every operation was refused: {', '.join(codes)}", "\n".join(raw))
         operations = validated.accepted or (NoOp(reason="nothing_new"),)
         return Decision(operations, self.name, validated.rejected, raw, error)
+
+
+def _mendable(validated: Validated) -> list[str]:
+    """The codes of what was refused, but for what came too late: no other words would mend that."""
+    return sorted({receipt.code or "" for receipt in validated.rejected} - {"stale_evidence"})
 
 
 def raw_reply(reply: AIMessage) -> str:
