@@ -1,8 +1,10 @@
 """Training of a local model to decide what to remember: a supervised beginning, then GRPO, on a LoRA adapter.
 
 Mem-alpha (arXiv 2509.25911) trains Qwen3-4B by GRPO in verl on 32 GPUs; here TRL's GRPOTrainer (DeepSeekMath,
-arXiv 2402.03300; its loss "dapo", advantages by a group's own mean and deviation, no reference model) does it
-on whatever there is, for the rewards of `rewards`, on one decision a row.
+arXiv 2402.03300; its loss "dapo", no reference model) does it on whatever there is, for the rewards of
+`rewards`, on one decision a row. Advantages are by a group's own mean, undivided (Dr. GRPO, arXiv
+2503.20783): where nothing is to be remembered, all replies are worth nearly the same, and divided by so small
+a deviation they would count as much as those where much is at stake, until the model does nothing any more.
 
 Departs from it, and confesses: (1) replies are text in JSON, held to the operations' schema while they are
 sampled, as in production; tokens that the schema left no choice about are not learned from, but where it left
@@ -56,7 +58,7 @@ class Recipe:
         group: replies to one episode, which are compared with each other.
         episodes: in an update.
         max_tokens: of a reply.
-        temperature: replies are drawn with.
+        temperature: replies are drawn with; below 1, they are nearer to the greedy one that a policy gives.
         rate: the learning rate of GRPO, constant.
         rank: of the adapter, on all linear layers.
         save_every: updates between checkpoints.
@@ -69,7 +71,7 @@ class Recipe:
     group: int = 8
     episodes: int = 1
     max_tokens: int = 128
-    temperature: float = 1.0
+    temperature: float = 0.7
     rate: float = 5e-5
     rank: int = 16
     save_every: int = 20
@@ -260,6 +262,7 @@ def _reinforce(
         lr_scheduler_type="constant",
         reward_weights=[getattr(recipe.weights, term) for term in TERMS],
         beta=0.0,
+        scale_rewards="none",
         gradient_checkpointing=False,
         logging_steps=1,
         **_arguments(weights, recipe),
