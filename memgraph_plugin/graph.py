@@ -98,14 +98,16 @@ def build_memory_graph(
     if selfmem is not None:
         steps["draft"] = build_draft_graph(reply_drafts(chat, system_prompt=system_prompt), selfmem).compile()
     steps["generate"] = generate(chat, system_prompt=system_prompt)
-    if remember and policy == "none":
+    if not remember:
+        return _in_a_row(steps)
+    if policy == "none":
         steps["apply"] = apply(namespace=namespace)
-    elif remember and policy != "none":
+    elif writer is not None:
         decider = chosen_policy(policy, chat)
-        if writer is not None:
-            steps["submit"] = submit(writer, decider, namespace=namespace, core=core, safety=safety)
-        else:
-            steps |= _writing(decider, namespace=namespace, core=core, approve=approve, safety=safety)
+        steps["submit"] = submit(writer, decider, namespace=namespace, core=core, safety=safety)
+    else:
+        decider = chosen_policy(policy, chat)
+        steps |= _writing(decider, namespace=namespace, core=core, approve=approve, safety=safety)
     return _in_a_row(steps)
 
 
